@@ -1,0 +1,3 @@
+"""
+Programs to run and to copy from.
+"""

@@ -1,0 +1,139 @@
+"""
+Many messages in one call, and what became of all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from safepulsar.errors import InvalidInput, SendFailed
+from safepulsar.handle import SendHandle, now
+from safepulsar.message import Fate
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from safepulsar.serialization import Sendable
+
+_ERRORS_SHOWN = 100
+_SETTLE_EVERY = 5_000  # so that a generator without end does not fill the memory with handles
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SendReport:
+    """
+    What became of the messages of one `send_many`.
+
+    Args:
+        read: values taken from the iterable and accepted.
+        delivered: stored now.
+        duplicate: stored before, says the broker.
+        failed: not confirmed; kept in the store.
+        errors: the first 100 of the failures.
+        seconds: from the call to the last fate.
+    """
+
+    read: int
+    delivered: int
+    duplicate: int
+    failed: int
+    errors: tuple[SendFailed, ...]
+    seconds: float
+
+
+class Submit(Protocol):
+    """
+    `RetryingSender.submit`.
+    """
+
+    def __call__(
+        self,
+        topic: str,
+        value: Sendable,
+        *,
+        partition_key: str | None,
+        ordering_key: str | None,
+        properties: Mapping[str, str] | None,
+        deadline_seconds: float | None,
+    ) -> SendHandle:
+        """
+        Accept one message.
+        """
+
+
+class _Tally:
+    """
+    Counts the fates of handles, and lets go of them.
+    """
+
+    def __init__(self) -> None:
+        self.delivered = self.duplicate = self.failed = 0
+        self.errors: list[SendFailed] = []
+
+    def settle(self, handles: Iterable[SendHandle]) -> None:
+        """
+        Wait for the fate of each.
+        """
+        for handle in handles:
+            error = handle.exception_once_kept()
+            if isinstance(error, SendFailed):
+                self.failed += 1
+                if len(self.errors) < _ERRORS_SHOWN:
+                    self.errors.append(error)
+            elif handle._fate() is Fate.DUPLICATE:
+                self.duplicate += 1
+            else:
+                self.delivered += 1
+
+
+def send_many(
+    submit: Submit,
+    topic: str,
+    values: Iterable[Sendable],
+    *,
+    partition_key: Callable[[Sendable], str | None] | str | None,
+    ordering_key: Callable[[Sendable], str | None] | str | None,
+    properties: Mapping[str, str] | None,
+    deadline_seconds: float | None,
+) -> SendReport:
+    """
+    Submit all of `values` and wait for every fate; see `RetryingSender.send_many`.
+    """
+    if isinstance(values, (str, bytes, bytearray, memoryview, Mapping)):
+        problem = f"must be an iterable of values, not {type(values).__name__}; one value is for send()"
+        raise InvalidInput("values", problem)
+    began = now()
+    tally = _Tally()
+    handles: list[SendHandle] = []
+    read = 0
+    try:
+        for value in values:
+            try:
+                handle = submit(
+                    topic,
+                    value,
+                    partition_key=partition_key(value) if callable(partition_key) else partition_key,
+                    ordering_key=ordering_key(value) if callable(ordering_key) else ordering_key,
+                    properties=properties,
+                    deadline_seconds=deadline_seconds,
+                )
+            except InvalidInput as error:
+                where, _, problem = str(error).partition(": ")
+                raise type(error)(f"values[{read}].{where}", problem) from error
+            handles.append(handle)
+            read += 1
+            if len(handles) >= 2 * _SETTLE_EVERY:
+                tally.settle(handles[:_SETTLE_EVERY])
+                del handles[:_SETTLE_EVERY]
+    finally:
+        tally.settle(handles)
+    return SendReport(
+        read=read,
+        delivered=tally.delivered,
+        duplicate=tally.duplicate,
+        failed=tally.failed,
+        errors=tuple(tally.errors),
+        seconds=now() - began,
+    )

@@ -1,0 +1,3 @@
+"""
+The command line as a user and a script meet it: in processes of its own, on real brokers.
+"""

@@ -1,0 +1,3 @@
+"""
+Every store keeps the same promises; the one on disk keeps them through crashes, forks and damage.
+"""

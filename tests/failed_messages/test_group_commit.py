@@ -1,0 +1,192 @@
+"""
+Threads that keep at the same time share one write, and each hears the truth about its own part.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+
+from safepulsar.errors import StoreFull, StoreUnavailable
+from safepulsar.failed_messages.group_commit import Batch, GroupCommit
+from tests.waiting import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from safepulsar.failed_messages.database import Transaction
+
+
+class Writes:
+    """
+    Stands for the disk: records what each write held, and blocks or fails on demand.
+    """
+
+    def __init__(self) -> None:
+        self.groups: list[list[str]] = []
+        self.blocked = threading.Event()
+        self.go_on = threading.Event()
+        self.go_on.set()
+        self.interrupts: dict[str, bool] = {}  # at the write of this item, and whether after its commit
+        self.refuses: dict[str, StoreFull | StoreUnavailable] = {}
+
+    def __call__(self, group: Sequence[Batch[str]], transaction: Transaction) -> None:
+        """
+        Write a group, or what was planned instead.
+        """
+        items = [item for batch in group for item in batch.items]
+        self.blocked.set()
+        self.go_on.wait(10)
+        for item in items:
+            if item in self.refuses:
+                raise self.refuses[item]
+        interrupted = next((item for item in items if item in self.interrupts), None)
+        if interrupted is None or self.interrupts[interrupted]:
+            self.groups.append(items)
+            for batch in group:
+                batch.ids = [int(item) for item in batch.items]
+            transaction.committed = True
+        if interrupted is not None:
+            del self.interrupts[interrupted]
+            raise KeyboardInterrupt
+
+
+class Callers:
+    """
+    Threads that commit one item each, and what they got.
+    """
+
+    def __init__(self, group_commit: GroupCommit[str]) -> None:
+        self._group_commit = group_commit
+        self._threads: list[threading.Thread] = []
+        self.results: dict[str, object] = {}
+
+    def start(self, item: str) -> None:
+        """
+        Commit `item` in a thread of its own, and return once it waits for its turn.
+        """
+        thread = threading.Thread(target=self._commit, args=(item,))
+        thread.start()
+        self._threads.append(thread)
+        wait_until(lambda: any(item in batch.items for batch in self._group_commit._queue), f"{item} to wait")
+
+    def start_leader(self, writes: Writes, item: str) -> None:
+        """
+        Commit `item` in a thread of its own, and return once its write is going on, and on.
+        """
+        writes.go_on.clear()
+        thread = threading.Thread(target=self._commit, args=(item,))
+        thread.start()
+        self._threads.append(thread)
+        assert writes.blocked.wait(10)
+
+    def _commit(self, item: str) -> None:
+        try:
+            self.results[item] = self._group_commit.commit([item])
+        except (StoreFull, StoreUnavailable, KeyboardInterrupt) as error:
+            self.results[item] = error
+
+    def join(self) -> None:
+        """
+        Wait for all of them.
+        """
+        for thread in self._threads:
+            thread.join(10)
+            assert not thread.is_alive()
+
+
+@pytest.fixture
+def writes() -> Writes:
+    """
+    A disk.
+    """
+    return Writes()
+
+
+@pytest.fixture
+def group_commit(writes: Writes) -> GroupCommit[str]:
+    """
+    On that disk.
+    """
+    return GroupCommit(writes)
+
+
+@pytest.fixture
+def callers(group_commit: GroupCommit[str]) -> Callers:
+    """
+    Who keep at the same time.
+    """
+    return Callers(group_commit)
+
+
+def test_who_waits_shares_the_next_write(writes: Writes, callers: Callers) -> None:
+    """
+    While one write goes on, all others gather and are written together, in the order in which they came.
+    """
+    callers.start_leader(writes, "1")
+    for item in ("2", "3", "4", "5", "6", "7", "8"):
+        callers.start(item)
+    writes.go_on.set()
+    callers.join()
+    assert writes.groups == [["1"], ["2", "3", "4", "5", "6", "7", "8"]]
+    assert callers.results == {str(i): [i] for i in range(1, 9)}
+
+
+def test_a_failed_write_is_told_to_each(writes: Writes, callers: Callers) -> None:
+    """
+    Everybody in a failed write gets an error of its own, and the next write is not affected.
+    """
+    callers.start_leader(writes, "1")
+    callers.start("2")
+    callers.start("3")
+    writes.refuses["2"] = StoreUnavailable("locked")
+    writes.go_on.set()
+    callers.join()
+    errors = [callers.results["2"], callers.results["3"]]
+    assert [str(error) for error in errors] == ["locked", "locked"]
+    assert errors[0] is not errors[1]
+    assert callers.results["1"] == [1]
+    del writes.refuses["2"]
+    callers.start_leader(writes, "4")
+    writes.go_on.set()
+    callers.join()
+    assert callers.results["4"] == [4]
+
+
+def test_a_large_one_does_not_take_the_room_of_the_small(writes: Writes, callers: Callers) -> None:
+    """
+    When a shared write finds no space, each is tried alone, and only what does not fit fails.
+    """
+    callers.start_leader(writes, "1")
+    for item in ("2", "3", "4"):
+        callers.start(item)
+    writes.refuses["3"] = StoreFull("full")
+    writes.go_on.set()
+    callers.join()
+    assert (callers.results["2"], callers.results["4"]) == ([2], [4])
+    assert isinstance(callers.results["3"], StoreFull)
+
+
+@pytest.mark.parametrize("committed", [True, False])
+def test_an_interrupted_writer_loses_nothing_of_the_others(
+    writes: Writes, callers: Callers, *, committed: bool
+) -> None:
+    """
+    Ctrl-C in the thread that writes for all: what was on disk by then counts, the rest is written by the next.
+    """
+    callers.start_leader(writes, "1")
+    callers.start("2")
+    callers.start("3")
+    writes.interrupts["2"] = committed
+    writes.go_on.set()
+    callers.join()
+    results = [callers.results[item] for item in ("2", "3")]
+    interrupted = [result for result in results if isinstance(result, KeyboardInterrupt)]
+    assert len(interrupted) == 1
+    survivor = "3" if isinstance(callers.results["2"], KeyboardInterrupt) else "2"
+    assert callers.results[survivor] == [int(survivor)]
+    written = [item for group in writes.groups for item in group]
+    assert written.count(survivor) == 1
+    assert sorted(written) == (["1", "2", "3"] if committed else sorted(["1", survivor]))

@@ -1,0 +1,50 @@
+"""
+The seed of a run, and a whole sender on trial: with its store, its history and its topic.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.faults.trial import Trial
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.brokers import Broker, RealBroker
+
+
+@pytest.fixture
+def seed() -> int:
+    """
+    Of everything random in a test: another one in each run, and printed, so that a failure shows it.
+
+    `SAFEPULSAR_SEED` in the environment repeats a run, as far as threads and brokers let it.
+    """
+    seed = int(os.environ.get("SAFEPULSAR_SEED", random.randrange(1_000_000)))  # noqa: S311  # guards nothing
+    print(f"SAFEPULSAR_SEED={seed}")  # noqa: T201  # pytest shows it beside a failure
+    return seed
+
+
+@pytest.fixture
+def trial(own_broker: Broker, topic: str, tmp_path: Path, seed: int) -> Iterator[Trial]:
+    """
+    On a broker of each kind in turn that may be killed and frozen.
+    """
+    with Trial(own_broker, topic, tmp_path / "failed.db", seed) as trial:
+        yield trial
+
+
+@pytest.fixture
+def pulsar_trial(second_pulsar_broker: RealBroker, topic: str, tmp_path: Path, seed: int) -> Iterator[Trial]:
+    """
+    On an Apache Pulsar whose topics may be moved and ended.
+    """
+    second_pulsar_broker.start()  # a test before may have left it dead
+    with Trial(second_pulsar_broker, topic, tmp_path / "failed.db", seed) as trial:
+        yield trial

@@ -1,0 +1,240 @@
+"""
+Too much at once: a full queue, memory without a bound, and a batch that is too big.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.hazards.trial import told
+
+if TYPE_CHECKING:
+    from tests.hazards.trial import Trial
+
+
+def test_control_a_full_queue_raises_nothing(trial: Trial) -> None:
+    """
+    With a full queue the official client calls back at once, in the caller's thread; without a callback, never.
+    """
+    facts = told(
+        trial.raw(
+            """
+            producer = client.create_producer(
+                topic, max_pending_messages=2, batching_enabled=True, batching_max_publish_delay_ms=60_000
+            )
+            refused = []
+            def callback(result, message_id):
+                if result.name != "Ok":
+                    refused.append([result.name, threading.current_thread() is threading.main_thread()])
+            for number in range(3):
+                producer.send_async(b"%d" % number, callback)
+            told_at_once = list(refused)
+            for number in range(3, 10):
+                producer.send_async(b"%d" % number, None)
+            producer.flush()
+            client.close()
+            tell(told_at_once=told_at_once)
+            """
+        )
+    )
+    assert facts == {"told_at_once": [["ProducerQueueIsFull", True]]}
+    assert trial.payloads(until=2) == [b"0", b"1"]
+
+
+_FROZEN_WITH_TWO = """
+sender = make_sender(when_full=WhenFull.{when_full}, max_in_flight_messages=2)
+sender.send(topic, b"first")
+freeze()
+handles = [sender.submit(topic, b"%d" % number) for number in range(2)]
+"""
+
+
+def test_a_full_queue_raises(own_trial: Trial) -> None:
+    """
+    `WhenFull.RAISE`: a message over the bound is refused with a typed error, at once, and is not sent.
+    """
+    facts = told(
+        own_trial.safe(
+            """
+            try:
+                sender.submit(topic, b"over the bound")
+            except safepulsar.QueueFull as error:
+                raised = type(error).__name__
+            thaw()
+            tell(raised=raised, delivered=sender.close().counts.delivered)
+            """,
+            before=_FROZEN_WITH_TWO.format(when_full="RAISE"),
+        )
+    )
+    assert facts == {"raised": "QueueFull", "delivered": 3}
+    assert own_trial.payloads(until=3) == [b"first", b"0", b"1"]
+
+
+def test_a_full_queue_blocks(own_trial: Trial) -> None:
+    """
+    `WhenFull.BLOCK`: a call waits for room, is delivered when there is, and refused at its deadline when there is none.
+    """
+    facts = told(
+        own_trial.safe(
+            """
+            try:
+                sender.submit(topic, b"over the bound", deadline_seconds=0.3)
+            except safepulsar.QueueFull as error:
+                raised = type(error).__name__
+            threading.Timer(0.3, thaw).start()
+            fate = sender.send(topic, b"waited").fate.value
+            tell(raised=raised, fate=fate, delivered=sender.close().counts.delivered)
+            """,
+            before=_FROZEN_WITH_TWO.format(when_full="BLOCK"),
+        )
+    )
+    assert facts == {"raised": "QueueFull", "fate": "DELIVERED", "delivered": 4}
+    assert own_trial.payloads(until=4) == [b"first", b"0", b"1", b"waited"]
+
+
+def test_a_full_queue_keeps(own_trial: Trial) -> None:
+    """
+    `WhenFull.KEEP`: a message over the bound goes into the store, as surely not sent, and its call returns at once.
+    """
+    facts = told(
+        own_trial.safe(
+            """
+            error = sender.submit(topic, b"over the bound").exception()
+            thaw()
+            counts = sender.close().counts
+            tell(certainty=error.certainty.value, delivered=counts.delivered, failed=counts.failed)
+            """,
+            before=_FROZEN_WITH_TWO.format(when_full="KEEP"),
+        )
+    )
+    assert facts == {"certainty": "NOT_STORED", "delivered": 3, "failed": 1}
+    assert [row.message.payload for row in own_trial.kept()] == [b"over the bound"]
+    assert own_trial.payloads(until=3) == [b"first", b"0", b"1"]
+
+
+_MEBIBYTE = 1024 * 1024
+
+
+def test_control_memory_has_no_bound(own_trial: Trial) -> None:
+    """
+    The official client bounds the number of messages that wait and not their bytes: it takes 200 MiB without a word.
+    """
+    facts = told(
+        own_trial.raw(
+            """
+            import resource
+            producer = client.create_producer(topic)
+            producer.send(b"first")
+            refused = []
+            before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+            freeze()
+            for number in range(200):
+                producer.send_async(bytes(2**20), lambda result, message_id: refused.append(result.name))
+            tell(refused=refused, grown=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+            os._exit(0)
+            """
+        )
+    )
+    assert facts["refused"] == []
+
+
+def test_memory_has_a_bound(own_trial: Trial) -> None:
+    """
+    What waits is bounded in bytes, 64 MiB by default: the message beyond is refused.
+    """
+    facts = told(
+        own_trial.safe(
+            """
+            sender = make_sender(when_full=WhenFull.RAISE)
+            sender.send(topic, b"first")
+            freeze()
+            taken = 0
+            try:
+                while True:
+                    sender.submit(topic, bytes(2**20))
+                    taken += 1
+            except safepulsar.QueueFull:
+                thaw()
+            tell(taken=taken, delivered=sender.close(timeout=30).counts.delivered)
+            """
+        )
+    )
+    assert facts == {"taken": 64, "delivered": 65}
+
+
+def test_control_one_too_big_fails_its_batch(trial: Trial) -> None:
+    """
+    One message over the broker's limit, and the official client fails all that waited with it.
+    """
+    facts = told(
+        trial.raw(
+            """
+            producer = client.create_producer(
+                topic, batching_enabled=True, batching_max_publish_delay_ms=60_000,
+                batching_max_allowed_size_in_bytes=100_000_000,
+            )
+            results = []
+            for size in (10, 10, 6_000_000, 10):
+                producer.send_async(bytes(size), lambda result, message_id: results.append(result.name))
+            try:
+                producer.flush()
+            except pulsar.MessageTooBig:
+                tell(results=results)
+            client.close()
+            """
+        )
+    )
+    assert facts == {"results": ["MessageTooBig"] * 4}
+    assert trial.payloads() == []
+
+
+@pytest.mark.parametrize(
+    ("sizes", "fates"),
+    [
+        ((10, 10, 6_000_000, 10), ["DELIVERED", "DELIVERED", "NOT_STORED", "DELIVERED"]),
+        ((2_621_440, 2_621_440, 10), ["DELIVERED", "DELIVERED", "DELIVERED"]),
+    ],
+    ids=["one", "together"],
+)
+def test_one_too_big_fails_alone(trial: Trial, sizes: tuple[int, ...], fates: list[str]) -> None:
+    """
+    Only the message over the broker's limit fails; those that are too big only together are delivered one by one.
+    """
+    facts = told(
+        trial.safe(
+            f"""
+            # Let through what would be refused before it is sent.
+            sender = make_sender(max_message_bytes=100_000_000, topic_defaults=TopicSettings(batch_max_bytes=5 * 2**20))
+            sender.send(topic, b"")  # so that the producer is there, and all come into one batch
+            handles = [sender.submit(topic, bytes(size)) for size in {sizes}]
+            errors = [handle.exception() for handle in handles]
+            tell(fates=["DELIVERED" if error is None else error.certainty.value for error in errors])
+            sender.close()
+            """
+        )
+    )
+    assert facts == {"fates": fates}
+    expected = [0, *(size for size, fate in zip(sizes, fates, strict=True) if fate == "DELIVERED")]
+    # Sorted: messages without a key are in no order that a failure would have to keep.
+    assert sorted(len(payload) for payload in trial.payloads(until=len(expected))) == sorted(expected)
+
+
+def test_one_too_big_is_refused_before_it_is_sent(trial: Trial) -> None:
+    """
+    By default a message over the broker's limit is refused at the call, with the limit and what to do.
+    """
+    facts = told(
+        trial.safe(
+            """
+            with make_sender() as sender:
+                try:
+                    sender.submit(topic, bytes(6_000_000))
+                except safepulsar.InvalidMessage as error:
+                    tell(text=str(error))
+            """
+        )
+    )
+    assert "6000000 bytes" in facts["text"]
+    assert "max_message_bytes" in facts["text"]

@@ -1,0 +1,3 @@
+"""
+The receiving side: the buffer and the deduplicator against plain models, the receiver against crashes and brokers.
+"""

@@ -1,0 +1,3 @@
+"""
+The fake broker's own behaviour.
+"""

@@ -1,0 +1,3 @@
+"""
+What type checkers see of the public API.
+"""

@@ -1,0 +1,3 @@
+"""
+What the project's own tests and developers run, and no user needs.
+"""

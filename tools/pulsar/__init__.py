@@ -1,0 +1,3 @@
+"""
+A real Apache Pulsar for the tests: its jars, its process and its admin interface.
+"""
