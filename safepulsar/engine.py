@@ -128,7 +128,7 @@ class Engine:
         size = handle.size_bytes
         with ledger.lock:
             if not ledger.open:
-                ledger.check_open_locked()
+                raise ledger.closed_error()
             if (
                 ledger.in_flight >= ledger.max_messages or ledger.in_flight_bytes + size > ledger.max_bytes
             ) and not ledger.wait_for_room_locked(size, handle._deadline):
@@ -145,14 +145,13 @@ class Engine:
                 self.watch.wake_locked()
             if queue.named:
                 queue.sequence.check(handle.sequence_id)
-            # From here to the last line no call, see `Ledger`.
-            if not ledger.open:
-                ledger.check_open_locked()
-            ledger.accepted += 1
-            ledger.in_flight += 1
-            ledger.in_flight_bytes += size
-            queue.waiting.append(handle)
-        return True
+            if ledger.open:  # again, and from here straight on, see `Ledger`
+                ledger.accepted += 1
+                ledger.in_flight += 1
+                ledger.in_flight_bytes += size
+                queue.waiting.append(handle)
+                return True
+            raise ledger.closed_error()
 
     def queues(self) -> list[SendQueue]:
         """
