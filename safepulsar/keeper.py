@@ -88,14 +88,14 @@ class Keeper:
         """
         ledger = self._ledger
         self._worker.ring()  # before, and so not in vain: the thread needs the lock
-        # No call up to the one that makes it visible, see `Ledger`.
-        if not ledger.open:
-            ledger.check_open_locked()
-        ledger.accepted += 1
-        ledger.in_flight += 1
-        ledger.in_flight_bytes += message.handle.size_bytes
-        message.handle._state = 2  # State.FAILING
-        self._given_up.append(message)
+        if ledger.open:  # and from here straight on, see `Ledger`
+            ledger.accepted += 1
+            ledger.in_flight += 1
+            ledger.in_flight_bytes += message.handle.size_bytes
+            message.handle._state = 2  # State.FAILING
+            self._given_up.append(message)
+            return
+        raise ledger.closed_error()
 
     def give_up_locked(self, messages: Sequence[GivenUp]) -> None:
         """

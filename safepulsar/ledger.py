@@ -46,9 +46,9 @@ class Ledger:
     Counts and bounds. All state of all messages of a sender changes under its one `lock`.
 
     The lock is re-entrant because a signal handler may call `close` while its own thread holds it. A handler runs, and
-    Ctrl-C is raised, where a function begins or a call has just returned: never between two plain statements. So
-    whoever accepts a message looks at `open`, counts, and makes the message visible by one call into C, in this order
-    and without another call in between. Then the books balance whatever comes whenever. For the same reason there is no
+    Ctrl-C is raised, where a function begins, a call has just returned, or code jumps (over an `if`, too): never between
+    two plain statements. So whoever accepts a message looks at `open`, counts, and makes the message visible by one call
+    into C, in this order and straight on. Then the books balance whatever comes whenever. For the same reason there is no
     `threading.Condition` on an application's way: interrupted where it takes or releases its lock, it would keep or lose
     it for good.
     """
@@ -88,8 +88,13 @@ class Ledger:
         Raise SenderClosed if nothing more is accepted.
         """
         if not self.open:
-            msg = "the sender is closed and takes no more messages; make a new one"
-            raise SenderClosed(msg)
+            raise self.closed_error()
+
+    def closed_error(self) -> SenderClosed:
+        """
+        What to raise where nothing more is accepted.
+        """
+        return SenderClosed("the sender is closed and takes no more messages; make a new one")
 
     def stop_intake_locked(self) -> None:
         """
