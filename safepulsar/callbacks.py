@@ -9,6 +9,8 @@ import threading
 from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
+from safepulsar.worker import start_thread
+
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop, Future
     from collections.abc import Callable, Iterable
@@ -43,7 +45,7 @@ class Callbacks:
             with self._lock:
                 if self._thread is None:
                     thread = threading.Thread(target=self._run, name="safepulsar-callbacks", daemon=True)
-                    thread.start()
+                    start_thread(thread)
                     self._thread = thread
 
     def put(self, callback: Callable[[SendHandle], object], handle: SendHandle) -> None:

@@ -4,8 +4,7 @@ A gate that opens once and for ever: who waits at it goes on, who comes later pa
 
 from __future__ import annotations
 
-from contextlib import suppress
-from queue import Empty, SimpleQueue
+import threading
 
 
 class Gate:
@@ -16,7 +15,9 @@ class Gate:
     """
 
     def __init__(self) -> None:
-        self._bell: SimpleQueue[None] = SimpleQueue()  # in C: a ring is there or it is not
+        # Held while it is closed. Not a SimpleQueue, whose `get` can wait for ever where its timeout is over at once.
+        self._bar = threading.Lock()
+        self._bar.acquire()
         self.is_open = False
 
     def open(self) -> None:
@@ -24,12 +25,17 @@ class Gate:
         Let everybody through. Idempotent.
         """
         self.is_open = True
-        self._bell.put(None)
+        self._lift()
 
     def wait(self, seconds: float) -> None:
         """
         Wait until it opens, so long at most. Not for the thread that signals interrupt.
         """
-        with suppress(Empty):
-            self._bell.get(timeout=max(0.0, seconds))
-            self._bell.put(None)  # for the next one
+        if self._bar.acquire(timeout=max(0.0, seconds)):
+            self._lift()  # for the next one
+
+    def _lift(self) -> None:
+        try:
+            self._bar.release()
+        except RuntimeError:
+            return  # somebody else did it

@@ -8,8 +8,9 @@ The messages of one producer, in the order of acceptance, and the threads that h
 
 Only these threads touch the native client, so application threads can be killed, interrupted or left behind at
 exit without harm. Only the one that has the turn hands over, which keeps the order and fixes every batch's
-boundaries. While it waits for the answer, new messages gather, and a thread that is free hands them over as the next
-group: low load sends small groups at once, high load fills them, and a few groups are on their way together.
+boundaries. Messages that go one by one are waited for without the turn, so a few groups of them are on their way
+together. With batches the turn is kept until they are answered: a flush, or another group, in the middle of a batch
+would split it. What comes meanwhile is the next group: low load sends small ones at once, high load fills them.
 
 Nothing overtakes: as soon as anything handed over fails or runs out of time, the queue is *frozen*. Nobody hands
 over until the fate of all that was handed over is known, and what is sent again goes back to its old place first.
@@ -30,6 +31,7 @@ from safepulsar.handle import SendHandle, State, now
 from safepulsar.keeper import GivenUp
 from safepulsar.recovery import Recovered, recover
 from safepulsar.sequence_rule import SequenceRule
+from safepulsar.worker import start_thread
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -119,9 +121,6 @@ class SendQueue:
         self.closing = Gate()
 
     def __repr__(self) -> str:
-        """
-        Topic and depth.
-        """
         frozen = ", frozen" if self._frozen else ""
         return f"<SendQueue {self.topic!r}, {len(self.waiting)} waiting{frozen}>"
 
@@ -216,7 +215,7 @@ class SendQueue:
             name = f"safepulsar-send-{len(self._threads)} {self.topic}"
             self._starting = threading.Thread(target=self._run, name=name, daemon=True)
             try:
-                self._starting.start()
+                start_thread(self._starting)
             except RuntimeError:
                 self._starting = None
                 if not self._threads:  # or they will take it

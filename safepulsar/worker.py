@@ -5,8 +5,6 @@ One thread that works for a sender: started before it is needed, woken by a bell
 from __future__ import annotations
 
 import threading
-from contextlib import suppress
-from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -33,7 +31,10 @@ class Worker:
         self._ledger = ledger
         self._step = step
         self._done_locked = done_locked
-        self._bell: SimpleQueue[None] = SimpleQueue()  # in C: a ring is there or it is not
+        # Free from a ring on until somebody hears it. Not a SimpleQueue, whose `get` can wait for ever where its timeout
+        # is over at once.
+        self._bell = threading.Lock()
+        self._bell.acquire()
         self._thread: threading.Thread | None = None
         self._up = False  # its start was not interrupted; not `is_alive`, which can go wrong for good when it is
 
@@ -46,21 +47,23 @@ class Worker:
         """
         if not self._up:
             self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
-            self._thread.start()
+            start_thread(self._thread)
             self._up = True
 
     def ring(self) -> None:
         """
         End the `wait` that is going on, or else the next one.
         """
-        self._bell.put(None)
+        try:
+            self._bell.release()
+        except RuntimeError:
+            return  # it was rung before
 
     def wait(self, seconds: float | None = None) -> None:
         """
         In a step: wait for `ring`, so long at most.
         """
-        with suppress(Empty):
-            self._bell.get(timeout=seconds)
+        self._bell.acquire(timeout=-1 if seconds is None else max(0.0, seconds))
 
     def ended(self, deadline: float) -> bool:
         """
@@ -83,3 +86,20 @@ class Worker:
                     self._ledger.changed_locked()
                     return
             self._step()
+
+
+def start_thread(thread: threading.Thread) -> None:
+    """
+    Start it. Ctrl-C that comes meanwhile is raised as such.
+
+    Raises:
+        RuntimeError: no thread can be had.
+    """
+    try:
+        thread.start()
+    except RuntimeError as error:
+        # The standard library waits for the thread with a Condition; interrupted there, it fails to release its lock.
+        interrupt = error.__context__
+        if interrupt is not None and "thread" not in str(error):
+            raise interrupt from None
+        raise

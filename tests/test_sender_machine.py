@@ -10,6 +10,7 @@ from hypothesis import HealthCheck
 from hypothesis import settings as example_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from tenacity import wait_none
 
 from safepulsar.broker_process import BrokerState
 from safepulsar.failed_messages import EVERYTHING, InMemoryFailedMessages
@@ -57,6 +58,8 @@ class SenderUnderFaults(RuleBasedStateMachine):
             pool=PoolSettings(creation_backoff_seconds=0, creation_backoff_max_seconds=0),
             topic_defaults=TopicSettings(mix_keys=mix_keys, batch_max_messages=batch),
         ).open()
+        # Hypothesis draws from the same source of randomness, and takes it ill if a thread does so at the same time.
+        self.sender._started()._retry._wait = wait_none()  # type: ignore[assignment]
         self.recording = Recording(self.sender, lambda: self.broker.messages(TOPIC))
         self.accepted = 0
         self.closed = False

@@ -174,6 +174,7 @@ def _exits_in_a_thread(load: Load) -> None:
         load.many()
         sys.exit(7)  # ends its thread, and nothing else
 
+    load.many(4)  # with and without a key: Python 3.12 starts no more threads once the main one has ended
     threading.Thread(target=run).start()
 
 

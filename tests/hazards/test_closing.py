@@ -133,12 +133,12 @@ def test_control_already_closed_says_two_things(own_trial: Trial) -> None:
             closing = threading.Thread(target=producer.close)
             closing.start()
             done.wait(10)
+            thaw()
+            closing.join()
             try:
                 producer.send(b"afterwards")
             except pulsar.PulsarException as error:
                 tell(under_way=results, afterwards=type(error).__name__)
-            thaw()
-            closing.join()
             client.close()
             """
         )

@@ -34,7 +34,8 @@ import atexit, collections, gc, glob, json, os, signal, sys, threading, time
 url, topic, store, broker_pid = sys.argv[1:5]
 
 def tell(**facts):
-    print(json.dumps(facts), flush=True)
+    # One write, because the official client may log to the same place in the middle of several.
+    os.write(1, json.dumps(facts).encode() + b"\\n")
 
 def freeze():
     os.kill(int(broker_pid), signal.SIGSTOP)
