@@ -58,5 +58,5 @@ $(READY): pyproject.toml
 	@test -n '$(PYTHON)' || { echo 'no Python from 3.10 on found; name one: make PYTHON=/path/to/python3' >&2; exit 1; }
 	@echo 'making $(VENV) with $(PYTHON) (once, about half a minute) …' >&2
 	@$(PYTHON) -m venv --clear $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[local,cli,dev]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[all,dev]'
 	@touch $@

@@ -44,6 +44,6 @@ def tests(session: nox.Session) -> None:
     """
     Run the tests, the slow ones on one Python only.
     """
-    session.install("--quiet", "--editable", ".[local,cli,dev]")
+    session.install("--quiet", "--editable", ".[all,dev]")
     chosen = [] if session.python == FULL else ["-m", "not slow"]
     session.run("python", "-m", "pytest", "-q", *chosen, *session.posargs)

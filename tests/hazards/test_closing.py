@@ -6,6 +6,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+import pytest
+
 from safepulsar.failed_messages import SqliteFailedMessages
 from tests.hazards.trial import ABORTED, CRASHED, told
 
@@ -246,6 +248,7 @@ def test_create_racing_close_fails_as_it_should(trial: Trial) -> None:
     assert delivered <= len(trial.payloads(until=delivered)) <= delivered + failed
 
 
+@pytest.mark.slow  # mostly; the client's end holds the interpreter for ten seconds
 def test_control_a_dropped_client_never_calls_back(trial: Trial) -> None:
     """
     The official client, let go of with messages under way, never tells what became of many of them.
