@@ -13,7 +13,7 @@ READY := $(VENV)/.ready
 SOURCES := $(wildcard safepulsar tests tools examples benchmarks noxfile.py)
 ARGS :=
 
-.PHONY: help demo test test-unit test-broker hazards fmt lint type bench nox clean
+.PHONY: help demo test test-unit test-broker hazards fmt lint type bench bench-check bench-pages nox clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.* ## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -44,8 +44,14 @@ lint: $(READY) ## check rules and format
 type: $(READY) ## check types
 	@$(BIN)/mypy --no-error-summary $(SOURCES)
 
-bench: $(READY) ## measure against the raw client; takes minutes, wants a quiet machine
+bench: $(READY) ## measure against the raw client; takes more than an hour, wants a quiet machine
 	@$(BIN)/python -m benchmarks run $(ARGS)
+
+bench-check: $(READY) ## has a change made it slower? minutes, or half of one with ARGS=--short
+	@$(BIN)/python -m benchmarks check $(ARGS)
+
+bench-pages: $(READY) ## write plots and tables into the pages, from ARGS=RESULTS
+	@$(BIN)/python -m benchmarks plot $(ARGS)
 
 nox: $(READY) ## the tests on Python 3.10 to 3.13, the slow ones on 3.11 only
 	@$(BIN)/nox $(ARGS)

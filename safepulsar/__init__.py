@@ -4,7 +4,8 @@ A safe producer toolkit for Apache Pulsar: every accepted message has one fate, 
 
 from safepulsar.bulk import SendReport
 from safepulsar.client_registry import ClientRegistry
-from safepulsar.engine import CloseReport
+from safepulsar.durable_source import DurableSource
+from safepulsar.engine import CloseReport, SenderStats
 from safepulsar.errors import (
     AuthenticationFailed,
     AuthorizationFailed,
@@ -18,23 +19,32 @@ from safepulsar.errors import (
     InvalidMessage,
     InvalidSettings,
     InvalidTopic,
+    LaneNotPaused,
+    LanePaused,
     MessageRefused,
     MessageTooBig,
+    NoCurrentSender,
+    NoRunningLoop,
     NoSuchFailedMessage,
     PoolClosed,
     ProducerBusy,
     ProducerFenced,
     ProducerGone,
+    ProducerNameInUse,
     QueueFull,
     QuotaExceeded,
     SafePulsarError,
+    SealBroken,
+    SendCancelled,
     SenderClosed,
     SendFailed,
     SendTimeout,
+    StepFailed,
     StoreCorrupted,
     StoreError,
     StoreFull,
     StoreInsecure,
+    StoreOfAnotherProducer,
     StoreTooNew,
     StoreUnavailable,
     TopicNotFound,
@@ -48,23 +58,32 @@ from safepulsar.failed_messages import (
     SqliteFailedMessages,
 )
 from safepulsar.handle import SendHandle
+from safepulsar.integrity import Seal, SealKind
+from safepulsar.lanes import Lane, LaneState
 from safepulsar.ledger import Counts
 from safepulsar.message import Attempt, Certainty, FailedMessage, Fate, Message, MessageId, SendResult
 from safepulsar.producer_pool import PoolStats, ProducerPool
 from safepulsar.replay import ReplayReport, replay
-from safepulsar.sender import RetryingSender, SenderStats
+from safepulsar.sender import RetryingSender
+from safepulsar.sequence_allocator import SequenceAllocator
+from safepulsar.sequence_lane import SequenceLane
 from safepulsar.settings import (
     AccessMode,
     ClientSettings,
     Compression,
+    Durability,
+    LanePolicy,
     LogLevel,
     PoolSettings,
     ProducerSettings,
     RetrySettings,
+    Schema,
+    SchemaKind,
     SenderSettings,
     TopicSettings,
     WhenFull,
 )
+from safepulsar.steps import Draft, Step
 
 __all__ = [
     "AccessMode",
@@ -81,6 +100,9 @@ __all__ = [
     "Counts",
     "CreationBackoff",
     "DeadlineExceeded",
+    "Draft",
+    "Durability",
+    "DurableSource",
     "FailedMessage",
     "FailedMessageFilter",
     "FailedMessageState",
@@ -93,11 +115,18 @@ __all__ = [
     "InvalidMessage",
     "InvalidSettings",
     "InvalidTopic",
+    "Lane",
+    "LaneNotPaused",
+    "LanePaused",
+    "LanePolicy",
+    "LaneState",
     "LogLevel",
     "Message",
     "MessageId",
     "MessageRefused",
     "MessageTooBig",
+    "NoCurrentSender",
+    "NoRunningLoop",
     "NoSuchFailedMessage",
     "PoolClosed",
     "PoolSettings",
@@ -105,6 +134,7 @@ __all__ = [
     "ProducerBusy",
     "ProducerFenced",
     "ProducerGone",
+    "ProducerNameInUse",
     "ProducerPool",
     "ProducerSettings",
     "QueueFull",
@@ -113,6 +143,12 @@ __all__ = [
     "RetrySettings",
     "RetryingSender",
     "SafePulsarError",
+    "Schema",
+    "SchemaKind",
+    "Seal",
+    "SealBroken",
+    "SealKind",
+    "SendCancelled",
     "SendFailed",
     "SendHandle",
     "SendReport",
@@ -121,11 +157,16 @@ __all__ = [
     "SenderClosed",
     "SenderSettings",
     "SenderStats",
+    "SequenceAllocator",
+    "SequenceLane",
     "SqliteFailedMessages",
+    "Step",
+    "StepFailed",
     "StoreCorrupted",
     "StoreError",
     "StoreFull",
     "StoreInsecure",
+    "StoreOfAnotherProducer",
     "StoreTooNew",
     "StoreUnavailable",
     "TopicNotFound",

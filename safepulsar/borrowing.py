@@ -11,7 +11,7 @@ from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from safepulsar.errors import BrokerError, CreationBackoff, SafePulsarError
+from safepulsar.errors import BrokerError, CreationBackoff, DeadlineExceeded, SafePulsarError
 from safepulsar.handle import State, now
 from safepulsar.keeper import GivenUp
 from safepulsar.message import Attempt
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from safepulsar.producer_pool import Lease
     from safepulsar.send_queue import SendQueue
 
-log = logging.getLogger("safepulsar")
 _REMEMBERED = 64
+_PAUSE_SECONDS = 0.1
 
 
 class Borrower:
@@ -52,7 +52,9 @@ class Borrower:
             sizes = [handle.size_bytes for handle in islice(queue.waiting, most)]
         count = queue.limit.burst(sizes)
         # They still wait here, and count as surely not stored if the deadline comes first.
-        queue.closing.wait(queue.limit.take(count, sum(sizes[:count])))
+        seconds = queue.limit.take(count, sum(sizes[:count]))
+        queue.keeper.observers.rate_limited(queue.topic, count, seconds)
+        queue.closing.wait(seconds)
         return count
 
     def borrow(self) -> Lease | None:
@@ -67,7 +69,7 @@ class Borrower:
                 left = max(handle._deadline for handle in (queue.waiting[0], queue.waiting[-1])) - now()
             started, began = time.time(), now()
             try:
-                return queue.pool.lease(queue.settings, timeout_seconds=max(0.0, left))
+                return self._lease(max(0.0, left))
             except CreationBackoff as error:
                 delay: float | None = error.retry_after_seconds
             except SafePulsarError as error:
@@ -76,11 +78,54 @@ class Borrower:
                 return None
             queue.closing.wait(delay)
 
+    def open(self, timeout_seconds: float) -> None:
+        """
+        Have the producer before there is any message, trying again as long as that may help.
+
+        Raises:
+            BrokerError: the last error.
+            StoreError: likewise.
+        """
+        deadline = now() + timeout_seconds
+        last: SafePulsarError | None = None  # of the broker: that it is not asked again yet says less
+        while True:
+            try:
+                self._lease(max(0.0, deadline - now())).release()
+            except SafePulsarError as error:
+                pause = error.retry_after_seconds if isinstance(error, CreationBackoff) else _PAUSE_SECONDS
+                if last is None or not isinstance(error, (CreationBackoff, DeadlineExceeded)):
+                    last = error
+                if not error.retriable or now() + pause > deadline:
+                    raise last from None
+                self._queue.closing.wait(pause)
+            else:
+                return
+
+    def _lease(self, timeout_seconds: float) -> Lease:
+        queue = self._queue
+        lease = queue.pool.lease(queue.settings, timeout_seconds=timeout_seconds)
+        if queue.exactly_once is not None:
+            try:
+                queue.exactly_once.adopt(lease.producer)
+            except BaseException:
+                lease.release()
+                raise
+        return lease
+
     def attempts_of(self, handle: SendHandle) -> tuple[Attempt, ...]:
         """
         All failed attempts of a message that waits.
         """
         return handle._attempts + tuple(attempt for at, attempt in self._failures if at >= handle._accepted_at)
+
+    def last_failure(self) -> str | None:
+        """
+        The code of the last failed attempt, if there is no producer since; from any thread.
+        """
+        try:
+            return self._failures[-1][1].code
+        except IndexError:
+            return None
 
     def hand_on_attempts_locked(self) -> None:
         """
@@ -98,7 +143,7 @@ class Borrower:
         queue = self._queue
         code = error.code if isinstance(error, BrokerError) else type(error).__name__
         attempt = Attempt(started_at=started, elapsed_seconds=elapsed, code=code, maybe_stored=False)
-        log.warning("safepulsar.no_producer", extra={"topic": queue.topic, "error_code": code})
+        queue.keeper.observers.log.once(logging.WARNING, "safepulsar.no_producer", queue.topic, code)
         given_up: list[GivenUp] = []
         delay: float | None = None
         with queue.ledger.lock:
@@ -106,6 +151,9 @@ class Borrower:
             self._failures.append((moment, attempt))
             while queue.waiting:
                 head = queue.waiting[0]
+                if head._state != State.QUEUED:  # cancelled
+                    queue.waiting.popleft()
+                    continue
                 attempts = self.attempts_of(head)
                 verdict = queue.retry.decide(error, attempts=len(attempts), seconds_left=head._deadline - moment)
                 if isinstance(verdict, Again):
@@ -115,5 +163,8 @@ class Borrower:
                 queue.waiting.popleft()
                 head._state = State.FAILING
                 given_up.append(GivenUp(head, error, attempts))
-            queue.keeper.give_up_locked(given_up)
+            queue.lanes.give_up_locked(given_up)
+            waiting = len(queue.waiting)
+        if delay is not None:
+            queue.keeper.observers.retrying(queue.topic, error, waiting, delay)
         return delay

@@ -6,14 +6,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypedDict, runtime_checkable
 
 from safepulsar.errors import InvalidInput, SendFailed
 from safepulsar.handle import SendHandle, now
 from safepulsar.message import Fate
+from safepulsar.topics import TopicNames
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+
+    from typing_extensions import Unpack
 
     from safepulsar.serialization import Sendable
 
@@ -63,6 +66,17 @@ class Submit(Protocol):
         """
 
 
+class ForAll(TypedDict):
+    """
+    What `RetryingSender.send_many` says of all values.
+    """
+
+    partition_key: Callable[[Sendable], str | None] | str | None
+    ordering_key: Callable[[Sendable], str | None] | str | None
+    properties: Mapping[str, str] | None
+    deadline_seconds: float | None
+
+
 class _Tally:
     """
     Counts the fates of handles, and lets go of them.
@@ -88,7 +102,39 @@ class _Tally:
                 self.delivered += 1
 
 
+@runtime_checkable
+class ManyStep(Protocol):
+    """
+    A step that wants to know which messages belong to one `send_many`.
+    """
+
+    def begin_many(self, topic: str) -> Callable[[SendReport | None], None]:
+        """
+        They come now, in this thread, for the topic of this full name; what is returned is called at the end, with the report if there is one.
+        """
+
+
 def send_many(
+    steps: Iterable[ManyStep],
+    submit: Submit,
+    topic: str,
+    values: Iterable[Sendable],
+    **arguments: Unpack[ForAll],
+) -> SendReport:
+    """
+    Submit all of `values` and wait for every fate; see `RetryingSender.send_many`.
+    """
+    ends = [step.begin_many(TopicNames().full(topic)) for step in steps]
+    report: SendReport | None = None
+    try:
+        report = _send_many(submit, topic, values, **arguments)
+    finally:
+        for end in reversed(ends):
+            end(report)
+    return report
+
+
+def _send_many(
     submit: Submit,
     topic: str,
     values: Iterable[Sendable],
@@ -98,9 +144,6 @@ def send_many(
     properties: Mapping[str, str] | None,
     deadline_seconds: float | None,
 ) -> SendReport:
-    """
-    Submit all of `values` and wait for every fate; see `RetryingSender.send_many`.
-    """
     if isinstance(values, (str, bytes, bytearray, memoryview, Mapping)):
         problem = f"must be an iterable of values, not {type(values).__name__}; one value is for send()"
         raise InvalidInput("values", problem)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from asyncio import AbstractEventLoop, Future
     from collections.abc import Callable, Iterable
 
+    from safepulsar.awaiting import Alarm
     from safepulsar.handle import SendHandle
 
 log = logging.getLogger("safepulsar")
@@ -33,6 +34,7 @@ class Callbacks:
         # Guards _thread. Re-entrant, because a signal handler may close the sender in the middle of `start`.
         self._lock = threading.RLock()
         self._thread: threading.Thread | None = None
+        self.alarms: dict[AbstractEventLoop, Alarm] = {}  # each is its own loop's alone
 
     def start(self) -> None:
         """
@@ -57,6 +59,12 @@ class Callbacks:
             self.start()
         except RuntimeError:
             log.exception("safepulsar.callback_waits", extra={"topic": handle.topic})
+
+    def tell(self, handle: SendHandle) -> None:
+        """
+        Tell whoever waits for this one, which just became final.
+        """
+        tell((handle,), self)
 
     def runs_here(self) -> bool:
         """

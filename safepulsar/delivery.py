@@ -24,7 +24,7 @@ from safepulsar.message import Attempt, Fate, MessageId
 from safepulsar.outcomes import Phase, classify
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from safepulsar.producer_pool import Lease
     from safepulsar.send_queue import SendQueue
@@ -67,6 +67,7 @@ class Delivery:
         self.began = now()
         self._queue = queue
         self._sent: list[tuple[Sequence[SendHandle], Slot]] = []
+        self._first_ids: list[int | None] = []  # on the wire, of each batch, where it matters
         self._open = len(group)  # of these not given up by the watch; guarded by the ledger's lock
         # What is not acknowledged, by the handles' ids: the error of a batch, or None where there was no answer.
         self._errors: dict[int, BrokerError | None] = {}
@@ -98,6 +99,59 @@ class Delivery:
             code=error.code if isinstance(error, BrokerError) else type(error).__name__,
             maybe_stored=error.maybe_stored if known else True,
         )
+
+    def doubtful(self) -> list[SendHandle]:
+        """
+        Those of which it is not known whether they are stored. Once this is finished.
+        """
+        return [
+            handle
+            for handle in self.group
+            if id(handle) in self._errors and ((error := self._errors[id(handle)]) is None or error.maybe_stored)
+        ]
+
+    def pushed(self, last_id: int) -> set[int]:
+        """
+        The numbers of those that a broker has taken which deduplicates and names `last_id` as its last.
+        """
+        return {
+            handle.sequence_id or 0
+            for (batch, _), first_id in zip(self._sent, self._first_ids, strict=False)
+            if first_id is not None and first_id <= last_id
+            for handle in batch
+        }
+
+    def last_ids(self) -> Iterable[MessageId]:
+        """
+        The answers, in order: of each batch its last message's.
+        """
+        answers = (self.producer.read(slot) for _, slot in self._sent)
+        return (answer for answer in answers if isinstance(answer, MessageId) and answer.ledger_id >= 0)
+
+    def resolve(self, found: Mapping[int, MessageId]) -> list[SendHandle]:
+        """
+        Settle what is doubtful by what was found in the topic, by number: the rest is surely not stored.
+
+        Returns:
+            Those of both kinds that were given up before.
+        """
+        doubtful = self.doubtful()
+        given_up = [handle for handle in doubtful if handle._state != State.HANDED_OVER]
+        failed, self.failed = self.failed, []
+        for batch, error in failed:
+            rest = [handle for handle in batch if handle.sequence_id not in found] if error.maybe_stored else batch
+            if rest:
+                known = error
+                if error.maybe_stored:
+                    known = classify(
+                        error.code, Phase.INLINE, self._queue.topic, detail="read back, and not in the topic"
+                    )
+                self._fail(rest, known)
+        stored = [handle for handle in doubtful if handle.sequence_id in found]
+        for handle in stored:
+            self._errors.pop(id(handle), None)
+        self._acknowledge([([handle], found[handle.sequence_id or 0]) for handle in stored], confirm=False)
+        return given_up
 
     # -- with the ledger's lock held, by the watch -----------------------------------------------------------
 
@@ -136,6 +190,8 @@ class Delivery:
         partial = False
         for batch in self._batches():
             slot: Slot = {}
+            if self._queue.exactly_once is not None:
+                self._first_ids.append(self.producer.next_sequence_id)
             try:
                 if partial:
                     self.producer.flush()  # closes the batch before, whose boundary is here and not at the full count
@@ -236,7 +292,9 @@ class Delivery:
         self.failed += refused
         self._acknowledge(acknowledged)
 
-    def _acknowledge(self, acknowledged: list[tuple[Sequence[SendHandle], MessageId]]) -> None:
+    def _acknowledge(
+        self, acknowledged: Sequence[tuple[Sequence[SendHandle], MessageId]], *, confirm: bool = True
+    ) -> None:
         ledger = self._queue.ledger
         done: list[SendHandle] = []
         late: list[tuple[SendHandle, MessageId]] = []
@@ -244,7 +302,7 @@ class Delivery:
         final_at = now()
         with ledger.lock:
             for batch, last in acknowledged:
-                index = -1
+                index = last.batch_index - len(batch)
                 before = len(done)
                 for handle in batch:
                     index += 1
@@ -260,9 +318,12 @@ class Delivery:
                     done.append(handle)
                 if last.ledger_id == -1 == last.entry_id:
                     duplicates += len(done) - before
+            if self._queue.outbox is not None:
+                self._queue.outbox.final_locked(handle.sequence_id or 0 for handle in done)
             ledger.settle_locked(Fate.DUPLICATE, duplicates, 0)
             ledger.settle_locked(Fate.DELIVERED, len(done) - duplicates, size)
             self._open -= len(done)
         self.waiting = tell(done, self._queue.callbacks)
-        if late:
+        self._queue.keeper.observers.delivered(self._queue.topic, done, duplicates)
+        if late and confirm:
             self._queue.keeper.confirm(late)

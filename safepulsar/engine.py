@@ -13,20 +13,22 @@ from typing import TYPE_CHECKING
 
 from safepulsar.callbacks import Callbacks
 from safepulsar.errors import QueueFull, SafePulsarError, SenderClosed
-from safepulsar.handle import now
+from safepulsar.handle import SendHandle, now
 from safepulsar.keeper import GivenUp, Keeper
 from safepulsar.ledger import Counts, Ledger
+from safepulsar.observers import Observers
 from safepulsar.producer_pool import ProducerPool
-from safepulsar.rate_limit import RateLimit
-from safepulsar.retry import RetryPolicy
-from safepulsar.send_queue import SendQueue
-from safepulsar.topics import TopicNames
+from safepulsar.queues import Queues
 from safepulsar.watch import Watch
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from safepulsar.client_registry import ClientRegistry
     from safepulsar.failed_messages import FailedMessageStore
-    from safepulsar.handle import SendHandle
+    from safepulsar.observing import Observer
+    from safepulsar.producer_pool import PoolStats
+    from safepulsar.send_queue import SendQueue
     from safepulsar.settings import ClientSettings, ProducerSettings, SenderSettings
     from safepulsar.transport import TransportClient, TransportProducer
 
@@ -34,6 +36,7 @@ log = logging.getLogger("safepulsar")
 _KEEP_SECONDS = 10.0  # the most that closing waits for the disk: what is not kept then is lost with the process
 _NATIVE_SECONDS = 2.0  # the most that closing waits for a native call that does not end by itself
 _LOOK_SECONDS = 0.05
+_LAST_FACTS_SECONDS = 0.5  # what observers have for what happened last, when the time is over
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,33 +55,62 @@ class CloseReport:
     clean: bool
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SenderStats:
+    """
+    The sender at one moment.
+
+    Args:
+        counts: the books; see `Counts`.
+        queues: producers with messages waiting or lately sent.
+        pool: see `PoolStats`.
+        paused_lanes: stopped behind a message that failed.
+        facts_dropped: messages that observers were too slow to be told of.
+    """
+
+    counts: Counts
+    queues: int
+    pool: PoolStats
+    paused_lanes: int
+    facts_dropped: int
+
+
 class Engine:
     """
     The running parts of one sender in one process. Thread-safe.
     """
 
     def __init__(
-        self, client: ClientSettings, settings: SenderSettings, store: FailedMessageStore, registry: ClientRegistry
+        self,
+        client: ClientSettings,
+        settings: SenderSettings,
+        store: FailedMessageStore,
+        registry: ClientRegistry,
+        observers: Sequence[Observer] = (),
     ) -> None:
         self.ledger = Ledger(settings)
         self.callbacks = Callbacks()
-        self.keeper = Keeper(store, self.ledger, self.callbacks)
+        self.observers = Observers(observers, self.ledger)
+        self.keeper = Keeper(store, self.ledger, self.callbacks, self.observers)
         self.pool = ProducerPool(self._create_producer, settings.pool)
-        self.watch = Watch(self.queues, self.ledger, self.pool, settings.pool.idle_seconds)
+        self.topics = Queues(
+            settings,
+            store,
+            self.ledger,
+            self.callbacks,
+            self.keeper,
+            self.pool,
+            client=self._transport,
+            enqueue_locked=self._enqueue_locked,
+        )
+        # What every message asks for, by the shortest way.
+        self.keyed, self.plain, self.queue = self.topics.keyed, self.topics.plain, self.topics.get
+        self.watch = Watch(self.topics.all, self.ledger, self.pool, settings.pool.idle_seconds)
         self._client_settings = client
         self.settings = settings
         self._registry = registry
         self._client: TransportClient | None = None
         self._client_lock = threading.Lock()  # guards _client: acquired once, released once
-        self._names = TopicNames(settings.allowed_namespaces)
-        self._topics = {self._names.full(topic): value for topic, value in settings.topics.items()}
-        self._retry = RetryPolicy(settings.retry)
-        self._limit = RateLimit(settings.messages_per_second, settings.bytes_per_second)
-        # By the topic as the application writes it: one look-up on the way of a message. Guarded by ledger.lock
-        # when written; a reader that misses a new entry takes the slow path, which looks again.
-        self.keyed: dict[str, SendQueue] = {}
-        self.plain: dict[str, SendQueue] = {}
-        self._by_settings: dict[ProducerSettings, SendQueue] = {}
         # Held by the one that closes. Re-entrant, because a signal handler may close in the middle of closing.
         self._closing = threading.RLock()
         self._closing_now = False
@@ -87,39 +119,17 @@ class Engine:
 
     # -- the way of a message --------------------------------------------------------------------------------
 
-    def queue(self, topic: str, *, keyed: bool) -> SendQueue:
-        """
-        The queue of `topic`'s producer, made at the first use.
-
-        Raises:
-            InvalidTopic: see `TopicNames`.
-        """
-        full = self._names.full(topic)
-        producer = self._topics.get(full, self.settings.topic_defaults).producer(full, keyed=keyed)
-        with self.ledger.lock:
-            queue = self._by_settings.get(producer)
-            if queue is None:
-                queue = self._by_settings[producer] = SendQueue(
-                    producer,
-                    ledger=self.ledger,
-                    callbacks=self.callbacks,
-                    keeper=self.keeper,
-                    pool=self.pool,
-                    retry=self._retry,
-                    limit=self._limit,
-                    retire=self._retire_locked,
-                )
-            (self.keyed if keyed else self.plain)[topic] = queue
-            return queue
-
-    def accept(self, handle: SendHandle) -> bool:
+    def accept(self, handle: SendHandle, *, wait: bool = True) -> bool:
         """
         Count `handle` as accepted and put it into its queue; False if there is no room and it is being kept instead.
+
+        Blocks while there is no room, if the settings say so and unless `wait` is False.
 
         Whatever it raises, also Ctrl-C: either the message is not accepted, or it goes its way and is accounted for.
 
         Raises:
             QueueFull: see `WhenFull`.
+            LanePaused: its lane takes none.
             SenderClosed: nothing is accepted any more.
             InvalidMessage: its sequence id.
             RuntimeError: no thread can be had.
@@ -131,65 +141,101 @@ class Engine:
                 raise ledger.closed_error()
             if (
                 ledger.in_flight >= ledger.max_messages or ledger.in_flight_bytes + size > ledger.max_bytes
-            ) and not ledger.wait_for_room_locked(size, handle._deadline):
+            ) and not ledger.wait_for_room_locked(size, handle._deadline if wait else 0.0):
                 full = QueueFull("the bound on what is in flight was reached, and the settings say to keep")
-                self.keeper.start_locked()
-                self.keeper.accept_locked(GivenUp(handle, full))
-                return False
+                return self._keep_locked(GivenUp(handle, full))
             queue = handle._queue
             if queue.retired:
-                queue = handle._queue = self._revive_locked(queue)
-            queue.rouse_locked()
-            if not self.watch.awake:
-                self.keeper.start_locked()
-                self.watch.wake_locked()
-            if queue.named:
-                queue.sequence.check(handle.sequence_id)
-            if ledger.open:  # again, and from here straight on, see `Ledger`
-                ledger.accepted += 1
-                ledger.in_flight += 1
-                ledger.in_flight_bytes += size
-                queue.waiting.append(handle)
-                return True
-            raise ledger.closed_error()
+                queue = handle._queue = self.topics.revive_locked(queue)
+            stop = None
+            if queue.lanes.stops:
+                stop = queue.lanes.stop_of(handle)
+                parked = None if stop is None else queue.lanes.admit_locked(handle, stop)
+                if parked is not None:
+                    return self._keep_locked(parked)
+            if queue.outbox is None or handle._failed_id is not None:
+                self._prepare_locked(queue, handle)
+                if ledger.open:  # again, and from here straight on, see `Ledger`
+                    ledger.accepted += 1
+                    ledger.in_flight += 1
+                    ledger.in_flight_bytes += size
+                    queue.waiting.append(handle)
+                    if stop is not None:
+                        queue.lanes.hold_locked(handle, stop)
+                    return True
+                raise ledger.closed_error()
+        queue.outbox.put(handle)  # it writes to disk, and so without the lock
+        return True
+
+    def _prepare_locked(self, queue: SendQueue, handle: SendHandle) -> None:
+        queue.rouse_locked()
+        if not self.watch.awake:
+            self.keeper.start_locked()
+            self.watch.wake_locked()
+        if queue.named and queue.exactly_once is None:
+            queue.sequence.check(handle.sequence_id)
+
+    def _enqueue_locked(self, handle: SendHandle, counted: bool) -> None:  # noqa: FBT001  # as the outbox calls it
+        """
+        Put a message from the outbox into its queue.
+        """
+        ledger, queue = self.ledger, handle._queue
+        self._prepare_locked(queue, handle)
+        if ledger.open:
+            ledger.accepted += not counted
+            ledger.in_flight += not counted
+            ledger.in_flight_bytes += 0 if counted else handle.size_bytes
+            queue.waiting.append(handle)
+            if queue.lanes.stops:
+                self.keeper.give_up_locked(queue.lanes.sweep_locked())
+            return
+        raise ledger.closed_error()
+
+    def _keep_locked(self, message: GivenUp) -> bool:
+        self.keeper.start_locked()
+        self.keeper.accept_locked(message)
+        message.handle._queue.lanes.stop_locked(message.handle, message.cause)
+        return False
+
+    def stats(self) -> SenderStats:
+        """
+        The numbers at this moment.
+        """
+        queues = self.queues()
+        return SenderStats(
+            counts=self.ledger.counts(),
+            queues=len(queues),
+            pool=self.pool.stats(),
+            paused_lanes=sum(len(queue.lanes.stops) for queue in queues),
+            facts_dropped=self.observers.dropped,
+        )
 
     def queues(self) -> list[SendQueue]:
         """
         All queues at this moment.
         """
-        with self.ledger.lock:
-            return list(self._by_settings.values())
+        return self.topics.all()
 
     def pending(self) -> list[SendHandle]:
         """
         The handles of everything in flight at this moment.
         """
         with self.ledger.lock:  # so that nothing moves from a queue to the keeper between the two looks
-            queued = [handle for queue in self._by_settings.values() for handle in queue.pending()]
-            return queued + self.keeper.pending()
-
-    def _revive_locked(self, retired: SendQueue) -> SendQueue:
-        current = self._by_settings.get(retired.settings)
-        if current is None:
-            current = self._by_settings[retired.settings] = retired
-            retired.retired = False
-        return current
-
-    def _retire_locked(self, queue: SendQueue) -> None:
-        # A topic that nobody uses any more costs nothing; the pool closes its producer in its own time.
-        self._by_settings.pop(queue.settings, None)
-        for names in (self.keyed, self.plain):
-            for name in [name for name, value in names.items() if value is queue]:
-                del names[name]
+            queued = [handle for queue in self.topics.all() for handle in queue.pending()]
+            expected = [] if self.topics.outbox is None else self.topics.outbox.pending()
+            return queued + expected + self.keeper.pending()
 
     def _create_producer(self, settings: ProducerSettings) -> TransportProducer:
+        return self._transport().create_producer(settings)
+
+    def _transport(self) -> TransportClient:
         client = self._client
         if client is None:
             with self._client_lock:
                 client = self._client
                 if client is None:
                     client = self._client = self._registry.acquire(self._client_settings)
-        return client.create_producer(settings)
+        return client
 
     # -- the end ---------------------------------------------------------------------------------------------
 
@@ -240,21 +286,35 @@ class Engine:
 
     def _keep_the_rest(self, deadline: float) -> None:
         reason = SenderClosed("the sender was closed before the broker answered")
+        if self.topics.outbox is not None:
+            self.topics.outbox.stop(deadline)
         while self.ledger.in_flight and now() < deadline:
             for queue in self.queues():  # again and again: what is just being recovered comes back into its queue
                 queue.expire(now(), reason)
+            if self.topics.outbox is not None:
+                with self.ledger.lock:
+                    self.keeper.give_up_locked([GivenUp(each, reason) for each in self.topics.outbox.give_up_locked()])
             self.ledger.wait_until_empty(min(now() + _LOOK_SECONDS, deadline))
 
     def _close_parts(self, native_deadline: float, keep_deadline: float) -> bool:
         queues = self.queues()
         for queue in queues:
-            queue.close()
+            queue.crew.close()
         clean = self.watch.close(native_deadline)
         clean &= self.pool.close(max(0.0, native_deadline - now()))  # first, because it wakes who waits for a producer
         for queue in queues:
-            clean &= queue.join(native_deadline)
+            clean &= queue.crew.join(native_deadline)
+            if queue.guard is not None:
+                clean &= queue.guard.ended(native_deadline)
+            if queue.exactly_once is not None:
+                queue.exactly_once.close()
+        if self.topics.outbox is not None:
+            clean &= self.topics.outbox.stop(native_deadline)
         self.store_answers = self.keeper.close(keep_deadline)
+        if self.topics.outbox is not None:
+            self.topics.outbox.close()
         clean &= self.store_answers
+        clean &= self.observers.close(max(native_deadline, now() + _LAST_FACTS_SECONDS))
         clean &= self.callbacks.close(max(0.0, native_deadline - now()))
         client, self._client = self._client, None
         if client is not None:
@@ -265,6 +325,5 @@ class Engine:
         """
         In a forked child: let go of the parent's engine without touching anything native.
         """
-        for queue in self._by_settings.values():
-            queue.forked = True
+        self.topics.after_fork()
         self.pool.after_fork()

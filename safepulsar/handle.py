@@ -11,7 +11,7 @@ import time
 from enum import IntEnum
 from typing import TYPE_CHECKING
 
-from safepulsar.errors import DeadlineExceeded, ForkedProcess, InvalidInput
+from safepulsar.errors import DeadlineExceeded, ForkedProcess, InvalidInput, SendCancelled
 from safepulsar.message import Fate, Message, MessageId, SendResult
 
 if TYPE_CHECKING:
@@ -37,14 +37,14 @@ class State(IntEnum):
 
     QUEUED -> HANDED_OVER   the queue's thread took it; from here on it may be stored
     QUEUED -> FAILING       its deadline passed, or the sender closed: surely not stored
+    QUEUED -> FINAL         cancelled by the application: surely not stored, and not kept
     HANDED_OVER -> QUEUED   the attempt surely stored nothing and is made again, at its old place
     HANDED_OVER -> FINAL    acknowledged
     HANDED_OVER -> FAILING  given up; the certainty says what is known
     FAILING -> FINAL        kept in the store, or found that it cannot be
 
     Illegal: FAILING -> HANDED_OVER (what was reported as failing is never sent by the queue again, or a replay
-    would make a duplicate), FINAL -> anything (one fate each), QUEUED -> FINAL (nothing is confirmed that was
-    never handed over).
+    would make a duplicate), FINAL -> anything (one fate each), HANDED_OVER -> QUEUED of what may be stored.
     """
 
     QUEUED = 0
@@ -81,6 +81,8 @@ class SendHandle:
         "properties",
         "sequence_id",
         "size_bytes",
+        "span",
+        "trace_id",
     )
 
     # Set before the state is FINAL, and read only afterwards; the first two of what is not failed.
@@ -108,6 +110,8 @@ class SendHandle:
         self.event_timestamp_ms: int | None = None
         self.deliver_at_ms: int | None = None
         self.size_bytes = size_bytes
+        self.trace_id: str | None = None
+        self.span: object = None  # see `Draft.span`
         self._accepted_at = accepted_at  # monotonic
         self._deadline = deadline  # monotonic
         self._state: int = 0  # State.QUEUED; plain numbers, because an enum's attribute costs more than the rest
@@ -139,6 +143,7 @@ class SendHandle:
 
         Raises:
             SendFailed: not confirmed; the message is with it, and in the store.
+            SendCancelled: `cancel` took it back.
             DeadlineExceeded: not known within `timeout`. The message goes on.
             ForkedProcess: the message was accepted by the parent process, which alone learns its fate.
         """
@@ -164,6 +169,39 @@ class SendHandle:
         """
         return self.exception(max(0.0, self._deadline - now()) + _KEEP_SECONDS)
 
+    def cancel(self) -> bool:
+        """
+        Take the message back, unless it was handed over: True if it is surely not sent, by this call or an earlier one.
+
+        Whoever waits for it gets `SendCancelled`. False where that is too late, and the message goes on; also for one that
+        stands on the disk already, in the store or in an outbox.
+
+        Raises:
+            ForkedProcess: see `result`.
+        """
+        queue = self._queue
+        if queue.forked:
+            raise self._forked()
+        ledger = queue.ledger
+        error = SendCancelled(f"this message for topic {self.topic!r} was cancelled before it was handed over")
+        moment = now()
+        with ledger.lock:
+            if self._state != State.QUEUED or self._failed_id is not None or queue.outbox is not None:
+                return isinstance(self._error, SendCancelled)
+            # From here straight on, see `Ledger`; the queue drops it from its line by itself.
+            queue.cancelled += 1
+            ledger.cancelled += 1
+            ledger.in_flight -= 1
+            ledger.in_flight_bytes -= self.size_bytes
+            self.payload = None
+            self._error = error
+            self._final_at = moment
+            self._state = 3  # State.FINAL
+            ledger.changed_locked()
+        queue.callbacks.tell(self)
+        queue.keeper.observers.cancelled(self)
+        return True
+
     def add_done_callback(self, callback: Callable[[SendHandle], object]) -> None:
         """
         Call `callback(handle)` once the fate is known, at once if it is known already.
@@ -184,24 +222,17 @@ class SendHandle:
 
     def __await__(self) -> Generator[object, None, SendResult]:
         """
-        Wait in a coroutine, as long as `result` does. Cancelling the wait does not cancel the message.
+        Wait in a coroutine, as long as `result` does.
+
+        Cancelling the wait does not cancel the message, which `AwaitCancelled` says; see also `AsyncSender`.
         """
         if self._state != State.FINAL:
-            import asyncio  # noqa: PLC0415 - a sender without coroutines must not pay for this import
+            from safepulsar.awaiting import wait_in_loop  # noqa: PLC0415 - asyncio takes long to import, and threads need none
 
-            loop = asyncio.get_running_loop()
-            future: Future[None] = loop.create_future()
-            watcher = loop, future
-            if self._watch(watcher):
-                seconds = max(0.0, self._deadline + GRACE_SECONDS - now())
-                timer = loop.call_later(seconds, _resolve, future)
-                try:
-                    yield from future
-                finally:
-                    timer.cancel()
-                    self._unwatch(watcher)
-                if self._state != State.FINAL:
-                    raise self._unknown(seconds, None)
+            began = now()
+            yield from wait_in_loop(self, self._deadline + GRACE_SECONDS)
+            if self._state != State.FINAL:
+                raise self._unknown(now() - began, None)
         return self._final()
 
     def __repr__(self) -> str:
@@ -209,7 +240,9 @@ class SendHandle:
         Where it is; no payload, no keys.
         """
         if self._state == State.FINAL:
-            state = "failed" if self._error is not None else self._fate().value.lower()
+            error = self._error
+            ended = "cancelled" if isinstance(error, SendCancelled) else "failed"
+            state = ended if error is not None else self._fate().value.lower()
         else:
             state = State(self._state).name.lower().replace("_", " ")
         return f"<SendHandle for {self.topic!r}, {state}>"
@@ -279,8 +312,7 @@ class SendHandle:
         """
         queue = self._queue
         if queue.forked:
-            msg = "this message was accepted by the parent process, which alone learns its fate"
-            raise ForkedProcess(msg)
+            raise self._forked()
         with queue.ledger.lock:
             if self._state == State.FINAL:
                 return False
@@ -288,6 +320,9 @@ class SendHandle:
                 self._watchers = []
             self._watchers.append(watcher)
             return True
+
+    def _forked(self) -> ForkedProcess:
+        return ForkedProcess("this message was accepted by the parent process, which alone learns its fate")
 
     def _unwatch(self, watcher: Watcher) -> None:
         # Whoever asks again and again before the fate is known must not leave more behind each time. Once it is known,
@@ -297,11 +332,6 @@ class SendHandle:
         with self._queue.ledger.lock:
             if self._state != State.FINAL and self._watchers is not None and watcher in self._watchers:
                 self._watchers.remove(watcher)
-
-
-def _resolve(future: Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)
 
 
 def now() -> float:

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from safepulsar.callbacks import Callbacks, tell
-from safepulsar.errors import BrokerError, SafePulsarError, SendFailed, StoreError
+from safepulsar.errors import BrokerError, SafePulsarError, SenderClosed, SendFailed, StoreError
 from safepulsar.handle import SendHandle, State, now
 from safepulsar.message import Attempt, Certainty, FailedMessage, Fate, MessageId
+from safepulsar.observers import Observers
 from safepulsar.worker import Worker
 
 if TYPE_CHECKING:
@@ -41,6 +42,21 @@ class GivenUp:
     attempts: tuple[Attempt, ...] = ()
 
     @property
+    def in_outbox(self) -> bool:
+        """
+        Whether it is on disk already, from before it was accepted.
+        """
+        # Without a number it never got there: it was kept because there was no room, or its lane is parked.
+        return self.handle._queue.outbox is not None and self.handle.sequence_id is not None
+
+    @property
+    def stays_in_outbox(self) -> bool:
+        """
+        Whether the next run sends it, because only this one ends.
+        """
+        return self.in_outbox and self.handle._failed_id is None and isinstance(self.cause, SenderClosed)
+
+    @property
     def certainty(self) -> Certainty:
         """
         What the attempts say: one that may have stored it leaves a doubt for good.
@@ -60,9 +76,13 @@ class Keeper:
         store: where to; it is open.
         ledger: books the fate.
         callbacks: tells the application.
+        observers: are told of every fate and delay, by whoever has this keeper.
     """
 
-    def __init__(self, store: FailedMessageStore, ledger: Ledger, callbacks: Callbacks) -> None:
+    def __init__(
+        self, store: FailedMessageStore, ledger: Ledger, callbacks: Callbacks, observers: Observers | None = None
+    ) -> None:
+        self.observers = Observers((), ledger) if observers is None else observers
         self._store = store
         self._ledger = ledger
         self._callbacks = callbacks
@@ -158,11 +178,9 @@ class Keeper:
     def _keep(self, given_up: list[GivenUp]) -> None:
         if not given_up:
             return
-        new = [message for message in given_up if message.handle._failed_id is None]
+        new = [each for each in given_up if each.handle._failed_id is None and not each.stays_in_outbox]
         try:
-            ids = self._store.keep([_record(each) for each in new]) if new else []
-            for message, failed_id in zip(new, ids, strict=True):
-                message.handle._failed_id = failed_id
+            self._keep_new(new)
         except Exception as error:  # noqa: BLE001  # whatever a store raises: these messages get their fate all the same
             log.error(  # noqa: TRY400 - the traceback could hold what the messages say
                 "safepulsar.not_kept",
@@ -180,11 +198,24 @@ class Keeper:
                 handle._error = failure
                 handle._final_at = final_at
                 handle._state = State.FINAL
-                self._ledger.not_kept += handle._failed_id is None
+                self._ledger.not_kept += handle._failed_id is None and not message.stays_in_outbox
             size = sum(message.handle.size_bytes for message in given_up)
             handles = [message.handle for message in given_up]
             self._ledger.settle_locked(Fate.FAILED, len(handles), size)
         tell(handles, self._callbacks)
+        self.observers.failed(zip(handles, failures, strict=True))
+
+    def _keep_new(self, new: list[GivenUp]) -> None:
+        there = [message for message in new if not message.in_outbox]
+        ids = self._store.keep([_record(each) for each in there]) if there else []
+        for message, failed_id in zip(there, ids, strict=True):
+            message.handle._failed_id = failed_id
+        moving = {message.handle.sequence_id or 0: message for message in new if message.in_outbox}
+        outbox = next((message.handle._queue.outbox for message in moving.values()), None)
+        if outbox is not None:  # a sender has one
+            moved = outbox.fail({number: _record(message) for number, message in moving.items()})
+            for number, failed_id in moved.items():
+                moving[number].handle._failed_id = failed_id
 
     def _confirm(self, handle: SendHandle, message_id: MessageId) -> None:
         failed_id = handle._failed_id
@@ -209,6 +240,7 @@ def _record(message: GivenUp) -> FailedMessage:
         first_failed_at=wall,
         last_failed_at=wall,
         producer_name=handle._queue.settings.producer_name,
+        trace_id=handle.trace_id,
     )
 
 
@@ -219,6 +251,7 @@ def _failure(message: GivenUp) -> SendFailed:
         certainty=message.certainty,
         failed_message_id=message.handle._failed_id,
         cause=str(message.cause),
+        in_outbox=message.stays_in_outbox,
     )
     failure.__cause__ = message.cause
     return failure

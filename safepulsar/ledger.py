@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from safepulsar.errors import QueueFull, SenderClosed
 from safepulsar.handle import now
@@ -32,13 +32,26 @@ class Counts:
     in_flight: int
     in_flight_bytes: int
     not_kept: int
+    cancelled: int = 0
 
     @property
     def balanced(self) -> bool:
         """
         Whether every accepted message is accounted for.
         """
-        return self.accepted == self.delivered + self.duplicate + self.failed + self.in_flight
+        ended = self.delivered + self.duplicate + self.failed + self.cancelled
+        return self.accepted == ended + self.in_flight
+
+
+class Waiter(Protocol):
+    """
+    Whoever waits for a change otherwise than by a lock.
+    """
+
+    def release(self) -> None:
+        """
+        Something changed. Called with the ledger's lock, and must not block.
+        """
 
 
 class Ledger:
@@ -60,13 +73,14 @@ class Ledger:
         self.delivered = 0
         self.duplicate = 0
         self.failed = 0
+        self.cancelled = 0
         self.not_kept = 0
         self.in_flight = 0
         self.in_flight_bytes = 0
         self.max_messages = settings.max_in_flight_messages
         self.max_bytes = settings.max_in_flight_bytes
         self._when_full = settings.when_full
-        self._waiters: list[threading.Lock] = []  # each is released once when something becomes final
+        self._waiters: list[threading.Lock | Waiter] = []  # each is released once when something becomes final
 
     def counts(self) -> Counts:
         """
@@ -81,6 +95,7 @@ class Ledger:
                 in_flight=self.in_flight,
                 in_flight_bytes=self.in_flight_bytes,
                 not_kept=self.not_kept,
+                cancelled=self.cancelled,
             )
 
     def check_open_locked(self) -> None:
@@ -136,6 +151,26 @@ class Ledger:
             self.check_open_locked()
         return True
 
+    def count_locked(self, size_bytes: int) -> None:
+        """
+        Count one more message as accepted.
+
+        Raises:
+            SenderClosed: nothing is accepted any more.
+        """
+        if self.open:
+            self.accepted += 1
+            self.in_flight += 1
+            self.in_flight_bytes += size_bytes
+            return
+        raise self.closed_error()
+
+    def wait_for_change_locked(self, deadline: float) -> None:
+        """
+        Wait until something becomes final, or nothing is accepted any more.
+        """
+        self._wait_locked(deadline - now())
+
     def settle_locked(self, fate: Fate, count: int, size_bytes: int) -> None:
         """
         Book `count` messages that just became final, with `size_bytes` together.
@@ -158,6 +193,15 @@ class Ledger:
             # One by one, and up to the release no call: Ctrl-C in between leaves the rest for the next change.
             waiter = self._waiters[0]
             del self._waiters[0]
+            waiter.release()
+
+    def tell_of_room_locked(self, waiter: Waiter, size_bytes: int) -> None:
+        """
+        Release `waiter` with the next change, or at once if there is nothing to wait for; for whoever must not block.
+        """
+        if self.open and self.full_locked(size_bytes):
+            self._waiters.append(waiter)
+        else:
             waiter.release()
 
     def wait_until(self, fact: Callable[[], object], deadline: float) -> bool:

@@ -6,10 +6,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+
+# Where a message of an exactly-once producer carries its number, so that it is recognised in the topic.
+ID_PROPERTY: Final = "safepulsar-id"
 
 
 class Fate(str, Enum):

@@ -174,7 +174,8 @@ _TABLE = (
         MessageRefused,
         never_stored=True,
     ),
-    Row("ChecksumError", "it was damaged on its way", MessageRefused, retriable=True, never_stored=True),
+    # Of a message that was sent again after its connection broke, only the last way is known to have damaged it.
+    Row("ChecksumError", "it was damaged on its way", MessageRefused, retriable=True),
     # Rights.
     Row(
         "AuthenticationError",

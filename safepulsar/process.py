@@ -16,6 +16,8 @@ import threading
 from enum import IntEnum
 from typing import TYPE_CHECKING, Protocol
 
+from safepulsar.errors import InvalidSettings
+
 if TYPE_CHECKING:
     from types import FrameType
 
@@ -65,8 +67,13 @@ class Process:
         Call `owner.at_exit` at exit and `owner.after_fork` in every forked child, until `forget`.
 
         Keeps the owner alive: what was accepted must not end because nobody holds the sender any more.
+
+        Raises:
+            InvalidSettings: this is uWSGI, and its options make it a place where nothing can be sent safely.
         """
         with self._lock:
+            if not self._hooked:
+                _check_uwsgi()
             self._owners[stage].add(owner)
             if self._hooked:
                 return
@@ -94,7 +101,9 @@ class Process:
             for owner in remaining:
                 try:
                     owner.at_exit()
-                except BaseException:  # also Ctrl-C: it ends the wait for this one, and the clients are closed yet
+                except (KeyboardInterrupt, SystemExit):  # it ends the wait for this one, and the others are closed yet
+                    log.warning("safepulsar.exit_interrupted")
+                except BaseException:
                     log.exception("safepulsar.exit_failed")
 
     def drain_on_sigterm(self) -> bool:
@@ -156,6 +165,24 @@ class Process:
                 owner.after_fork()
             except Exception:  # the others must not be left with the parent's locks and handles
                 log.exception("safepulsar.fork_failed")
+
+
+def _check_uwsgi() -> None:
+    """
+    Refuse what would fail silently: uWSGI forks in C, and has no threads of Python, unless it is told otherwise.
+    """
+    uwsgi = sys.modules.get("uwsgi")  # there inside of it only
+    if uwsgi is None:
+        return
+    options = uwsgi.opt
+    if not options.keys() & {"enable-threads", "threads"}:
+        raise InvalidSettings("uWSGI", "runs no threads of Python's; start it with --enable-threads")
+    if uwsgi.masterpid() == os.getpid() and "py-call-uwsgi-fork-hooks" not in options:
+        problem = (
+            "forks its workers without telling Python, and what this process opens would be of no use there; start it "
+            "with --lazy-apps or with --py-call-uwsgi-fork-hooks, or send nothing while the application is loaded"
+        )
+        raise InvalidSettings("uWSGI", problem)
 
 
 process = Process()

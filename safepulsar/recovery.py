@@ -46,7 +46,7 @@ def recover(queue: SendQueue, deliveries: Sequence[Delivery], result: Recovered)
     """
     Decide for every message of `deliveries`, which are all finished, oldest first.
     """
-    overtaken = _overtaken(deliveries)
+    overtaken = _overtaken(deliveries, by_id=queue.exactly_once is None)
     for delivery in deliveries:
         for batch, error in delivery.failed:
             refused = isinstance(error, (MessageTooBig, MessageRefused))
@@ -63,7 +63,7 @@ def recover(queue: SendQueue, deliveries: Sequence[Delivery], result: Recovered)
         _put_back(queue, delivery.unsent, result)
 
 
-def _overtaken(deliveries: Sequence[Delivery]) -> set[int]:
+def _overtaken(deliveries: Sequence[Delivery], *, by_id: bool) -> set[int]:
     """
     The messages behind which a later one of their lane is stored; or may be, if they themselves surely are not.
 
@@ -75,7 +75,7 @@ def _overtaken(deliveries: Sequence[Delivery]) -> set[int]:
     overtaken: set[int] = set()
     for delivery in reversed(deliveries):
         for handle in reversed(delivery.group):
-            lane = _lane(handle)
+            lane = _lane(handle, by_id=by_id)
             if lane is None:
                 continue
             if delivery.stored(handle):
@@ -89,8 +89,8 @@ def _overtaken(deliveries: Sequence[Delivery]) -> set[int]:
     return overtaken
 
 
-def _lane(handle: SendHandle) -> str | int | None:
-    if handle.sequence_id is not None:
+def _lane(handle: SendHandle, *, by_id: bool) -> str | int | None:
+    if by_id and handle.sequence_id is not None:
         return _IDS
     return handle.ordering_key if handle.ordering_key is not None else handle.partition_key
 
@@ -105,6 +105,7 @@ def _retry_or_give_up(
 ) -> None:
     moment, attempt = now(), delivery.attempt(error)
     over: list[SendHandle] = []
+    again, longest = 0, 0.0
     for handle in batch:
         count = len(handle._attempts) + 1
         verdict = queue.retry.decide(error, attempts=count, seconds_left=handle._deadline - moment)
@@ -112,8 +113,11 @@ def _retry_or_give_up(
             if _put_back(queue, [handle], result):
                 handle._attempts = (*handle._attempts, replace(attempt, delay_seconds=verdict.delay_seconds))
                 result.delay_seconds = max(result.delay_seconds, verdict.delay_seconds)
+                again, longest = again + 1, max(longest, verdict.delay_seconds)
         else:
             over.append(handle)
+    if again:
+        queue.keeper.observers.retrying(queue.topic, error, again, longest)
     _give_up(queue, delivery, over, error)
 
 
@@ -134,4 +138,4 @@ def _give_up(queue: SendQueue, delivery: Delivery, handles: Sequence[SendHandle]
             if handle._state == State.HANDED_OVER:  # not given up by the watch
                 handle._state = State.FAILING
                 given_up.append(GivenUp(handle, error, (*handle._attempts, attempt)))
-        queue.keeper.give_up_locked(given_up)
+        queue.lanes.give_up_locked(given_up)

@@ -7,6 +7,7 @@ lease runs out, as `MAYBE_STORED`, because it may have been sent.
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import time
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from safepulsar.handle import SendHandle
     from safepulsar.message import FailedMessage, MessageId
     from safepulsar.sender import RetryingSender
+
+log = logging.getLogger("safepulsar")
 
 _AT_ONCE = 1000  # messages of one claim
 _LEASE_SECONDS = 60.0  # and the deadline of a message, so that a lease never runs out while one flies
@@ -103,7 +106,7 @@ def replay(
         return ReplayReport(selected=selected)
     run = _Run(store, sender, owner or f"{os.uname().nodename}-{os.getpid()}-{os.urandom(4).hex()}", rate)
     try:
-        while run.done < selected and run.round(where, min(_AT_ONCE, selected - run.done)):
+        while run.done < selected and run.round(where, selected):
             if on_progress is not None:
                 on_progress(min(run.done, selected), selected)
     finally:
@@ -139,20 +142,32 @@ class _Run:
         self._claimed: set[int] = set()
         self._sent: set[int] = set()  # of these, what may be stored by now, for all that is known
         self._failures: list[FailedAgain] = []
+        self._next: Sequence[FailedMessage] | None = None  # claimed for the next round already
 
     @property
     def done(self) -> int:
         return self.delivered + self.duplicate + self.failed + self.skipped
 
-    def round(self, where: FailedMessageFilter, most: int) -> bool:
+    def round(self, where: FailedMessageFilter, selected: int) -> bool:
         """
         Claim, send, wait, mark; False if there is nothing to do, or the broker is away.
         """
+        claimed, self._next = self._next, None
+        if claimed is None:
+            claimed = self._claim(where, selected - self.done)
+        *waves, last = _waves(claimed) or [[]]
+        # While the last ones are on their way there is time to read the next. At a rate there is time enough.
+        ahead = selected if self._at_once == _AT_ONCE else None
+        return (
+            bool(claimed) and all(self._wave(rows) for rows in waves) and self._wave(last, where=where, selected=ahead)
+        )
+
+    def _claim(self, where: FailedMessageFilter, most: int) -> Sequence[FailedMessage]:
         most = min(most, self._at_once)
         self._pause(self._limit.take(most, 0))  # before the claim, whose lease is for the sending
         claimed = self._store.claim(self._owner, where, limit=most, lease_seconds=self._lease_seconds)
         self._claimed.update(row.id for row in claimed if row.id is not None)
-        return bool(claimed) and all(self._wave(rows) for rows in _waves(claimed))
+        return claimed
 
     def give_back(self) -> None:
         """
@@ -165,9 +180,16 @@ class _Run:
         if self._claimed:
             self._store.release(self._owner, self._claimed - self._sent)
 
-    def _wave(self, rows: Sequence[FailedMessage]) -> bool:
+    def _wave(
+        self, rows: Sequence[FailedMessage], *, where: FailedMessageFilter = EVERYTHING, selected: int | None = None
+    ) -> bool:
         """
         Send rows of different lanes, and wait for them; False if the broker is away.
+
+        Args:
+            rows: of different lanes.
+            where: of which messages more are claimed meanwhile.
+            selected: how many in all; None claims none.
         """
         self._renew(_RENEW_SECONDS)
         sent: list[tuple[int, FailedMessage, SendHandle]] = []
@@ -175,6 +197,8 @@ class _Run:
             for row in rows:
                 if row.id in self._claimed:  # or somebody else has it now
                     self._send(row.id, row, sent)
+            if selected is not None and (left := selected - self.done - len(sent)) > 0:
+                self._next = self._claim(where, left)
         except SafePulsarError:
             self._settle(sent)
             raise
@@ -187,10 +211,13 @@ class _Run:
         self._sent.add(number)
         try:
             sent.append((number, row, self._sender.resend(row)))
-        except InvalidInput:
+        except InvalidInput as error:
             self._sent.discard(number)
             self.skipped += 1
             self._stop(row)
+            log.error(  # noqa: TRY400 - the traceback could hold what the message says
+                "safepulsar.not_replayed", extra={"failed_message_id": number, "error": str(error)}
+            )
         except SafePulsarError:
             self._sent.discard(number)
             raise

@@ -11,55 +11,31 @@ A call makes bytes and checks them (`intake.py`), waits for room, and joins the 
 from __future__ import annotations
 
 import logging
-import os
 import threading
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from safepulsar import sequence_lane
 from safepulsar.bulk import SendReport, send_many
 from safepulsar.checks import check_timeout
-from safepulsar.client_registry import ClientRegistry
-from safepulsar.engine import CloseReport, Engine
-from safepulsar.errors import DeadlineExceeded, InvalidSettings, SenderClosed
-from safepulsar.failed_messages import InMemoryFailedMessages, SqliteFailedMessages
+from safepulsar.errors import DeadlineExceeded
 from safepulsar.handle import SendHandle, now
 from safepulsar.intake import prepare
-from safepulsar.process import Stage, process
-from safepulsar.settings import ClientSettings, SenderSettings
+from safepulsar.sender_life import SenderLife
+from safepulsar.sequence_lane import SequenceLane
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
-    from types import TracebackType
 
-    from typing_extensions import Self
-
-    from safepulsar.failed_messages import FailedMessageStore
-    from safepulsar.ledger import Counts
+    from safepulsar.engine import SenderStats
+    from safepulsar.lanes import Lane
     from safepulsar.message import FailedMessage, SendResult
-    from safepulsar.producer_pool import PoolStats
     from safepulsar.serialization import Sendable
 
 log = logging.getLogger("safepulsar")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SenderStats:
-    """
-    The sender at one moment.
-
-    Args:
-        counts: the books; see `Counts`.
-        queues: producers with messages waiting or lately sent.
-        pool: see `PoolStats`.
-    """
-
-    counts: Counts
-    queues: int
-    pool: PoolStats
-
-
-class RetryingSender:
+class RetryingSender(SenderLife):
     """
     Sends messages and accounts for every one of them. Safe to share between threads, and after a fork.
 
@@ -71,79 +47,10 @@ class RetryingSender:
             store of your own, or None: kept in memory and gone with the process, which is logged at closing.
         settings: see `SenderSettings`.
         registry: shares clients between senders; the process's own by default.
+        steps: what every message passes on its way in, see `Step`.
+        topic_steps: what those of single topics pass before.
+        observers: are told what became of each message, see `Observer`.
     """
-
-    def __init__(
-        self,
-        client: str | ClientSettings,
-        *,
-        failed_messages: str | os.PathLike[str] | FailedMessageStore | None = None,
-        settings: SenderSettings | None = None,
-        registry: ClientRegistry | None = None,
-    ) -> None:
-        if not isinstance(client, ClientSettings):
-            client = ClientSettings(url=client)
-        if settings is None:
-            settings = SenderSettings()
-        elif not isinstance(settings, SenderSettings):
-            raise InvalidSettings("settings", f"must be SenderSettings, not {type(settings).__name__}")
-        self._client_settings = client
-        self._settings = settings
-        self._registry = registry
-        self._owns_store = failed_messages is None or isinstance(failed_messages, (str, os.PathLike))
-        self.failed_messages: FailedMessageStore = _store(failed_messages)
-        self._lock = threading.RLock()  # guards _engine and _report
-        self._engine: Engine | None = None
-        self._report: CloseReport | None = None
-
-    # -- life ------------------------------------------------------------------------------------------------
-
-    def open(self) -> Self:
-        """
-        Open the store and stand by for exit, fork and SIGTERM; the first use does it too.
-
-        Raises:
-            StoreError: the store cannot be opened. Nothing is sent by a sender that could keep nothing.
-            SenderClosed: it was closed before.
-        """
-        self._start()
-        return self
-
-    def close(self, timeout: float | None = None) -> CloseReport:
-        """
-        Stop intake, wait for what is in flight, keep the rest in the store, and close everything.
-
-        Idempotent and safe in any thread, in a done callback and in a signal handler.
-
-        Args:
-            timeout: seconds for what is in flight; None is `SenderSettings.close_seconds`. Keeping the rest
-                may take a little longer, because what is not kept then is lost.
-
-        Raises:
-            InvalidInput: the timeout is no number of seconds.
-        """
-        seconds = self._settings.close_seconds if timeout is None else check_timeout(timeout)
-        with self._lock:
-            if self._report is not None:
-                return self._report
-            engine = self._engine
-            if engine is None:
-                engine = self._engine = self._make_engine()
-        report = engine.close(seconds)
-        if engine.closed:  # not so for a done callback or a signal handler that closes while closing is under way
-            self._end(engine, report)
-        return report
-
-    def __enter__(self) -> Self:
-        return self.open()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        """
-        Close, also if the block raised.
-        """
-        self.close()
 
     def flush(self, timeout: float | None = None) -> int:
         """
@@ -170,28 +77,49 @@ class RetryingSender:
         """
         The books, the queues and the pool at this moment.
         """
-        engine = self._started()
-        return SenderStats(counts=engine.ledger.counts(), queues=len(engine.queues()), pool=engine.pool.stats())
+        return self._started().stats()
 
-    @property
-    def settings(self) -> SenderSettings:
+    def stats_if_open(self) -> SenderStats | None:
         """
-        What it was made with.
-        """
-        return self._settings
-
-    def __repr__(self) -> str:
-        """
-        Where to and how it stands.
+        As `stats`, or None before its first use: looking opens nothing.
         """
         engine = self._engine
-        if self._report is not None:
-            state = "closed"
-        elif engine is None:
-            state = "not opened yet"
-        else:
-            state = f"{engine.ledger.in_flight} in flight"
-        return f"<RetryingSender {self._client_settings.url!r}, {state}>"
+        return None if engine is None else engine.stats()
+
+    # -- lanes -----------------------------------------------------------------------------------------------
+
+    def lane(self, topic: str, ordering_key: str) -> SequenceLane:
+        """
+        The lane of a topic and ordering key; making one costs nothing.
+        """
+        return SequenceLane(self, topic, ordering_key)
+
+    def lanes(self) -> list[Lane]:
+        """
+        Every lane that is stopped or has something in flight, those that wait longest first.
+        """
+        return sequence_lane.lanes(self._started())
+
+    def resume(self, lane: Lane | SequenceLane, *, skip: bool = False) -> None:
+        """
+        Let a paused lane go on. What the store keeps of it is to be replayed or purged before.
+
+        Args:
+            lane: of `lanes()`, or a `SequenceLane`.
+            skip: True goes on although the store keeps some, which then come late, by a replay.
+
+        Raises:
+            LaneNotPaused: it is not paused.
+            LanePaused: the store keeps messages of it.
+            StoreError: the store could not be asked.
+        """
+        sequence_lane.resume(self._started(), self.failed_messages, lane, skip=skip)
+
+    def resume_all(self, *, skip: bool = False) -> list[Lane]:
+        """
+        Let go on what can, and return the lanes that stay paused, because the store keeps messages of them.
+        """
+        return sequence_lane.resume_all(self._started(), self.failed_messages, skip=skip)
 
     # -- sending ---------------------------------------------------------------------------------------------
 
@@ -228,7 +156,7 @@ class RetryingSender:
             QueueFull: no room until the deadline; nothing was sent.
             SenderClosed: nothing was sent.
         """
-        handle = prepare(
+        handle = self._prepare(
             self._started(), topic, value, partition_key, ordering_key, properties, sequence_id,
             event_timestamp_ms, deliver_at_ms, deadline_seconds,
         )  # fmt: skip
@@ -262,7 +190,7 @@ class RetryingSender:
             QueueFull: no room until the deadline; nothing was sent.
             SenderClosed: nothing was sent.
         """
-        handle = prepare(
+        handle = self._prepare(
             self._started(), topic, value, partition_key, ordering_key, properties, sequence_id,
             event_timestamp_ms, deliver_at_ms, deadline_seconds,
         )  # fmt: skip
@@ -297,6 +225,7 @@ class RetryingSender:
             SenderClosed: likewise.
         """
         return send_many(
+            self._many,
             self.submit,
             topic,
             values,
@@ -314,15 +243,18 @@ class RetryingSender:
         tells the store. A deadline of its own begins.
 
         Raises:
-            InvalidInput: the sender's settings refuse it now.
+            InvalidInput: the sender's settings or its steps refuse it now; `SealBroken` if it is not what was sealed.
             QueueFull: see `submit`.
             SenderClosed: nothing was sent.
         """
         message = failed.message
+        self._check_kept(message)
         handle = prepare(
             self._started(), message.topic, message.payload, message.partition_key, message.ordering_key,
             message.properties, message.sequence_id, message.event_timestamp_ms, message.deliver_at_ms, None,
+            reserved=True,
         )  # fmt: skip
+        handle.trace_id = failed.trace_id
         handle._failed_id = failed.id
         self._accept(handle)
         return handle
@@ -330,70 +262,13 @@ class RetryingSender:
     # -- inside ----------------------------------------------------------------------------------------------
 
     def _accept(self, handle: SendHandle) -> None:
-        if not self._started().accept(handle):
+        engine = self._started()
+        try:
+            queued = engine.accept(handle)
+        except Exception as error:
+            engine.observers.refused(handle, error)
+            raise
+        if not queued:
             # It goes to the store. Whoever sends waits for that, and so can't run ahead of the disk.
             with suppress(DeadlineExceeded):
                 handle.exception()
-
-    def _started(self) -> Engine:
-        return self._engine or self._start()
-
-    def _start(self) -> Engine:
-        # Before the lock is taken: a child that is forked while another thread opens must get a lock of its own.
-        process.watch(self, Stage.SENDERS)
-        with self._lock:
-            try:
-                if self._report is not None:
-                    raise SenderClosed("the sender is closed; make a new one")  # noqa: TRY301  # told with the lock
-                if self._engine is None:
-                    self.failed_messages.open()
-                    self._engine = self._make_engine()
-                    process.watch(self, Stage.SENDERS)  # again: who failed to open it at the same time forgot it
-                    if self._settings.drain_on_sigterm:
-                        process.drain_on_sigterm()
-            except Exception:
-                if self._engine is None or self._report is not None:
-                    process.forget(self, Stage.SENDERS)
-                raise
-            return self._engine
-
-    def _make_engine(self) -> Engine:
-        registry = self._registry or ClientRegistry.shared()
-        return Engine(self._client_settings, self._settings, self.failed_messages, registry)
-
-    def _end(self, engine: Engine, report: CloseReport) -> None:
-        with self._lock:
-            if self._report is not None or engine is not self._engine:
-                return
-            self._report = report
-        process.forget(self, Stage.SENDERS)
-        if isinstance(self.failed_messages, InMemoryFailedMessages) and report.counts.failed:
-            log.warning("safepulsar.kept_in_memory_only", extra={"messages": report.counts.failed})
-        if self._owns_store and engine.store_answers:
-            self.failed_messages.close()
-
-    def at_exit(self) -> None:
-        """
-        The process ends: as `close`. Ctrl-C ends the wait for the broker, and what is in flight is kept.
-        """
-        try:
-            self.close()
-        except KeyboardInterrupt:
-            self.close(0.0)
-            raise
-
-    def after_fork(self) -> None:
-        """
-        In a forked child: start afresh at the next use. What the parent had accepted stays the parent's.
-        """
-        self._lock = threading.RLock()
-        engine, self._engine = self._engine, None
-        if engine is not None:
-            engine.after_fork()
-        self.failed_messages.after_fork()
-
-
-def _store(where: str | os.PathLike[str] | FailedMessageStore | None) -> FailedMessageStore:
-    if where is None:
-        return InMemoryFailedMessages()
-    return SqliteFailedMessages(where) if isinstance(where, (str, os.PathLike)) else where

@@ -78,6 +78,13 @@ class TopicNames:
         return f"{domain}://{where}/{name}"
 
 
+def topic_of_partition(name: str) -> str:
+    """
+    The topic that a partition belongs to; a topic's own name as it is.
+    """
+    return _PARTITION.sub("", name)
+
+
 def _matches(where: str, pattern: str) -> bool:
     # Part by part, so that `*` does not reach over the slash.
     return all(fnmatchcase(part, piece) for part, piece in zip(where.split("/"), pattern.split("/"), strict=True))

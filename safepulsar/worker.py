@@ -50,6 +50,13 @@ class Worker:
             start_thread(self._thread)
             self._up = True
 
+    @property
+    def up(self) -> bool:
+        """
+        Whether it has a thread.
+        """
+        return self._up
+
     def ring(self) -> None:
         """
         End the `wait` that is going on, or else the next one.

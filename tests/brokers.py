@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import _pulsar
 
 _EMPTY_SECONDS: Final = 0.5
+_STALLED_SECONDS: Final = 5.0
 _LITE_IDLE_SECONDS: Final = 0.3  # pulsar-lite says too early that there is no more
 
 
@@ -115,8 +116,7 @@ def read_topic(
         idle_seconds = max(idle_seconds, _LITE_IDLE_SECONDS)
     client = pulsar.Client(broker.url, logger=pulsar.ConsoleLogger(pulsar.LoggerLevel.Error))
     try:
-        reader = client.create_reader(topic, pulsar.MessageId.earliest)
-        records = _read(reader, until, idle_seconds, time.monotonic() + timeout_seconds)
+        records = _read(client, topic, until, idle_seconds, time.monotonic() + timeout_seconds)
         # By their places in the topic, because pulsar-lite hands a longer one to a reader in pieces that overlap.
         return sorted(records, key=lambda record: record.position)
     finally:
@@ -135,7 +135,9 @@ def listening_on(broker: LocalBroker | ApachePulsar) -> list[str]:
     return [row[1] for row in rows if row[3] == "0A" and f"socket:[{row[9]}]" in sockets]
 
 
-def _read(reader: pulsar.Reader, until: int, idle_seconds: float, deadline: float) -> list[Record]:
+def _read(client: pulsar.Client, topic: str, until: int, idle_seconds: float, deadline: float) -> list[Record]:
+    last: _pulsar.MessageId = pulsar.MessageId.earliest
+    reader = client.create_reader(topic, last)
     records: list[Record] = []
     seen: set[tuple[int, int, int, int]] = set()
     while True:
@@ -151,11 +153,15 @@ def _read(reader: pulsar.Reader, until: int, idle_seconds: float, deadline: floa
         if enough and (idle_seconds or not records):
             seconds = min(seconds, idle_seconds or _EMPTY_SECONDS)
         try:
-            message = reader.read_next(max(1, round(seconds * 1000)))
+            message = reader.read_next(max(1, round(min(seconds, _STALLED_SECONDS) * 1000)))
         except pulsar.Timeout:
             if enough:
                 return records
+            # pulsar-lite sometimes stops handing out in the middle: another reader goes on from there.
+            reader.close()
+            reader = client.create_reader(topic, last)
         else:
+            last = message.message_id()
             record = _record(message)
             # pulsar-lite hands some messages to a reader more than once: the same place in the topic is no duplicate.
             if record.position not in seen:

@@ -7,12 +7,13 @@ Runs every snippet of one page, in its order, as a reader would: `python -m test
   end by itself, is stopped as soon as it has said where it is.
 - `localhost:6650`, where the pages have their broker, becomes the broker at URL; so does the command's own default.
 - Lines `#> …` say what is printed: where a block has some, they are all of its output. `…` in them stands for anything.
-- A function `test_…` without arguments is called, as pytest would do it.
+- A function `test_…` without arguments is called, as pytest would do it. If some have arguments, pytest runs the page.
 """
 
 from __future__ import annotations
 
 import contextlib
+import inspect
 import io
 import os
 import re
@@ -57,6 +58,8 @@ def main() -> None:
             _check(where, snippet, _run_python(where, text, snippet.line, namespace))
         elif snippet.language == "sh" and _COMMAND.search(text):
             _check(where, snippet, _run_shell(where, text, environment))
+    if any(name.startswith("test_") and _takes_fixtures(value) for name, value in namespace.items()):
+        _run_pytest(page, url, environment)
 
 
 def _run_python(where: str, text: str, line: int, namespace: dict[str, object]) -> str:
@@ -67,9 +70,38 @@ def _run_python(where: str, text: str, line: int, namespace: dict[str, object]) 
     with contextlib.redirect_stdout(output):
         exec(code, namespace)  # noqa: S102 - that is what this is for
         for name, value in namespace.items():
-            if name.startswith("test_") and callable(value) and value is not before.get(name):
+            new = name.startswith("test_") and value is not before.get(name)
+            if new and callable(value) and not _takes_fixtures(value):
                 value()
     return output.getvalue()
+
+
+def _takes_fixtures(value: object) -> bool:
+    return inspect.isfunction(value) and bool(inspect.signature(value).parameters)
+
+
+def _run_pytest(page: Path, url: str, environment: dict[str, str]) -> None:
+    """
+    Run the page's `python` blocks as one file of tests, each line of which has its number in the page.
+    """
+    lines: list[str] = []
+    for snippet in snippets(page):
+        if snippet.language == "python":
+            lines += [""] * (snippet.line - 1 - len(lines))
+            lines += snippet.text.replace(_BROKER, url.removeprefix("pulsar://")).splitlines()
+    Path("test_page.py").write_text("\n".join(lines), encoding="utf-8")
+    arguments = ["-q", "-p", "safepulsar.testing.plugin", "-p", "no:cacheprovider", "test_page.py"]
+    ended = subprocess.run(
+        [sys.executable, "-m", "pytest", *arguments],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    if ended.returncode:
+        msg = f"{name_of(page)}: pytest ended with {ended.returncode}\n{ended.stdout}\n{ended.stderr}"
+        raise SnippetFailed(msg)
 
 
 def _run_shell(where: str, text: str, environment: dict[str, str]) -> str:

@@ -95,11 +95,24 @@ class Opened:
         """
         return not self.is_closed
 
+    @property
+    def next_sequence_id(self) -> int | None:
+        """
+        Not known.
+        """
+        return None
+
     def last_sequence_id(self) -> int:
         """
         None yet.
         """
         return -1
+
+    def last_sequence_ids(self) -> dict[int, int]:
+        """
+        None yet.
+        """
+        return {-1: -1}
 
 
 class Opener:

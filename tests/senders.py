@@ -40,7 +40,7 @@ def sender_of(
     store: FailedMessageStore | None = None,
     *,
     retry: RetrySettings = AT_ONCE,
-    **settings: Any,  # as SenderSettings
+    **settings: Any,  # noqa: ANN401  # as SenderSettings
 ) -> RetryingSender:
     """
     A sender that knows no other broker, with a client of its own, and leaves the process's signals alone.
@@ -83,7 +83,7 @@ class Call:
         """
         return self._thread.is_alive()
 
-    def outcome(self, timeout_seconds: float = LONG_SECONDS) -> Any:  # what it returned, or raised
+    def outcome(self, timeout_seconds: float = LONG_SECONDS) -> Any:  # noqa: ANN401  # what it returned, or raised
         """
         Wait for what it returned or raised.
         """
@@ -95,7 +95,7 @@ class Call:
         arguments, named = self._arguments
         try:
             self._outcome = self._call(*arguments, **named)
-        except Exception as error:  # it is the outcome
+        except Exception as error:  # noqa: BLE001  # it is the outcome
             self._outcome = error
 
 
@@ -164,7 +164,7 @@ class Recording:
         self,
         identity: str,
         key: str | None = None,
-        **fields: Any,  # as RetryingSender.submit
+        **fields: Any,  # noqa: ANN401  # as RetryingSender.submit
     ) -> SendHandle:
         """
         Submit a message that is named by its property `id`. A refusal is recorded and raised.

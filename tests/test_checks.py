@@ -22,6 +22,7 @@ from safepulsar.checks import (
     check_time_ms,
 )
 from safepulsar.errors import InvalidMessage
+from safepulsar.receiving import lane_properties
 
 _any_text = st.text(st.characters(), max_size=50)  # with control characters and surrogates
 
@@ -191,3 +192,23 @@ def test_a_bad_deadline_is_refused(value: object) -> None:
     with pytest.raises(InvalidMessage, match="must be a number above 0 and at most 31536000") as caught:
         check_deadline_seconds(value)
     assert caught.value.field == "deadline_seconds"
+
+
+@pytest.mark.parametrize("name", ["safepulsar-seal", "safepulsar-", "safepulsar-\u00e9", "safepulsar-lane2"])
+def test_names_of_ours_are_refused_from_applications(name: str) -> None:
+    """
+    A property that only safepulsar may set is a typed error that names it; steps set what they like.
+    """
+    with pytest.raises(InvalidMessage, match="set by safepulsar alone") as caught:
+        check_properties({"a": "b", name: "canary"})
+    assert caught.value.field == f"properties[{name!a}]"
+    assert "canary" not in str(caught.value)
+    assert check_properties({name: "x"}, reserved=True) == ({name: "x"}, len(name.encode()) + 1)
+
+
+def test_what_gives_a_message_its_place_in_a_lane_is_the_application_s() -> None:
+    """
+    The properties of `lane_properties()` are set by whoever sends.
+    """
+    properties = lane_properties(7, "lane")
+    assert check_properties(properties)[0] == properties

@@ -17,8 +17,11 @@ from tests.subprocesses import run_script
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from safepulsar.message import MessageId
     from safepulsar.settings import ProducerSettings
-    from safepulsar.transport import TransportProducer
+    from safepulsar.transport import Stored, TransportProducer
     from tests.brokers import Broker
 
 pytestmark = pytest.mark.timeout(60)
@@ -37,6 +40,14 @@ class _Client:
         self.leaked = 0
 
     def create_producer(self, settings: ProducerSettings) -> TransportProducer:
+        raise NotImplementedError
+
+    def last_message_ids(self, topic: str, *, timeout_seconds: float) -> dict[int, MessageId | None]:
+        raise NotImplementedError
+
+    def read_back(
+        self, topic: str, partition: int, after: MessageId | None, *, timeout_seconds: float
+    ) -> Iterator[Stored]:
         raise NotImplementedError
 
     def close(self) -> None:

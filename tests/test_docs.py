@@ -50,6 +50,10 @@ def test_every_snippet_runs_and_prints_what_the_page_says(page: Path, lite_broke
         ("```python\nprint(1)\nprint(2)\n#> 1\n```", "page.md:2: the page says\n1\nand what comes is\n1\n2"),
         ("a page\n\n```python\nx = 1\nx / 0\n```", '"page.md:4", line 5'),
         ("```python\ndef test_it():\n    assert not 1\n```", "AssertionError"),
+        (
+            "```python\ndef test_it(assert_sent):\n    assert_sent('x', timeout_seconds=0)\n```",
+            "page.md: pytest ended with 1",
+        ),
         ("```sh\nsafepulsar failed list --failed nowhere.db\n```", "ended with 2"),
         ("```sh\nsafepulsar --version  # exit code 3\n```", "ended with 0"),
         ("```sh\nprintf '' | safepulsar send orders - --json\n#> {}\n```", "and what comes is\n{"),

@@ -93,7 +93,7 @@ def test_where_no_thread_can_be_had_nothing_is_accepted(broker: FakeBroker, monk
             raise RuntimeError("can't start new thread")
         start(thread)
 
-    for refused in ("safepulsar-send", "safepulsar-watch", "safepulsar-keeper"):  # `refuse` looks at it
+    for refused in ("safepulsar-send", "safepulsar-watch", "safepulsar-keeper"):  # noqa: B007  # `refuse` looks at it
         with sender_of(broker) as sender:
             with monkeypatch.context() as patch:
                 patch.setattr(threading.Thread, "start", refuse)
@@ -371,7 +371,7 @@ def test_a_queue_that_is_not_used_goes_and_comes_back(broker: FakeBroker, monkey
     """
     Idle queues and their threads end; the next message finds a queue that works, under every name of the topic.
     """
-    monkeypatch.setattr("safepulsar.send_queue._IDLE_SECONDS", 0.05)
+    monkeypatch.setattr("safepulsar.crew._IDLE_SECONDS", 0.05)
     with sender_of(broker) as sender:
         for round_ in range(3):
             for name in ("orders", TOPIC):
@@ -390,7 +390,7 @@ def test_a_message_that_meets_its_queue_on_its_way_out_is_sent(
     """
     Threads that send now and then, while the queue ends again and again, lose nothing.
     """
-    monkeypatch.setattr("safepulsar.send_queue._IDLE_SECONDS", 0.001)
+    monkeypatch.setattr("safepulsar.crew._IDLE_SECONDS", 0.001)
     with sender_of(broker) as sender, ThreadPoolExecutor(4) as pool:
 
         def send(number: int) -> int:

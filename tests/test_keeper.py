@@ -148,7 +148,7 @@ def test_whatever_a_store_raises_the_message_gets_its_fate(
                 raise error
             return super().keep(messages)
 
-        def confirm(self, failed_message_id: int, message_id: MessageId) -> bool:  # it raises
+        def confirm(self, failed_message_id: int, message_id: MessageId) -> bool:  # noqa: ARG002  # it raises
             raise error
 
     with sender_of(broker, Raising()) as sender, caplog.at_level(logging.WARNING, logger="safepulsar"):

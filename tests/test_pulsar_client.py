@@ -354,10 +354,8 @@ def test_closing_after_the_producers_takes_no_time_on_a_frozen_broker(own_broker
 
 def test_what_the_settings_ask_for_and_cannot_be_had_is_refused(client: TransportClient, topic: str) -> None:
     """
-    A schema, and a key file that cannot be read, are named.
+    A key file that cannot be read is named.
     """
-    with pytest.raises(InvalidSettings, match=r"ProducerSettings\.schema"):
-        client.create_producer(ProducerSettings(topic=topic, schema="orders"))
     missing = ("/nowhere/public.pem", "/nowhere/private.pem")
     with pytest.raises(InvalidSettings, match=r"ProducerSettings\.crypto_key_files.*No such file"):
         client.create_producer(ProducerSettings(topic=topic, encryption_key="key", crypto_key_files=missing))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from safepulsar.errors import MessageRefused, ProducerGone, SendFailed
+from safepulsar.errors import BrokerUnavailable, ProducerGone, SendFailed
 from safepulsar.message import Certainty, Fate
 from safepulsar.outcomes import Phase
 from safepulsar.settings import PoolSettings, RetrySettings, TopicSettings
@@ -64,7 +64,7 @@ def test_no_retry_overtakes(broker: FakeBroker, seed: int) -> None:
     """
     Whatever fails at random, inline or later, the messages of each key stand in the topic in the order of acceptance.
     """
-    choice = random.Random(seed)  # guards nothing
+    choice = random.Random(seed)  # noqa: S311  # guards nothing
     retry = RetrySettings(max_retries=50, first_delay_seconds=0, jitter_seconds=0)
     sender = sender_of(broker, retry=retry).open()
     recording = Recording(sender, lambda: broker.messages(TOPIC))
@@ -72,7 +72,7 @@ def test_no_retry_overtakes(broker: FakeBroker, seed: int) -> None:
         if choice.random() < 0.1:
             phase = choice.choice([Phase.INLINE, Phase.LATER])
             code = choice.choice(
-                ["ProducerQueueIsFull", "AlreadyClosed"] if phase is Phase.INLINE else ["ChecksumError"]
+                ["ProducerQueueIsFull", "AlreadyClosed"] if phase is Phase.INLINE else ["MemoryBufferIsFull"]
             )
             broker.fail_next(choice.randint(1, 3), code, phase=phase)
         if choice.random() < 0.02:
@@ -91,7 +91,7 @@ def test_a_failure_waits_for_all_that_is_on_its_way(broker: FakeBroker) -> None:
     with sender_of(broker) as sender:
         sender.send("orders", b"0", partition_key="k")
         broker.hold()
-        broker.fail_next(1, "ChecksumError")
+        broker.fail_next(1, "MemoryBufferIsFull")
         first, second = in_flight_with(broker, sender, ("1", "a"), ("2", "b"))
         broker.release(1)
         wait_until(lambda: any(each.finished for each in _flying(sender)), "the first has failed")
@@ -110,11 +110,11 @@ def test_what_was_overtaken_is_not_sent_again(broker: FakeBroker) -> None:
     with sender_of(broker) as sender:
         sender.send("orders", b"0", partition_key="k")
         broker.hold()
-        broker.fail_next(2, "ChecksumError")
+        broker.fail_next(2, "MemoryBufferIsFull")
         first, other, later = in_flight_with(broker, sender, ("1", "a"), ("2", "b"), ("3", "a"))
         broker.release()
         assert failure(first).certainty is Certainty.NOT_STORED
-        assert isinstance(first.exception().__cause__, MessageRefused)  # type: ignore[union-attr]
+        assert isinstance(first.exception().__cause__, BrokerUnavailable)  # type: ignore[union-attr]
         assert (later.result().attempts, other.result().attempts) == (1, 2)
     assert broker.payloads("orders") == [b"0", b"3", b"2"]
 
@@ -126,7 +126,7 @@ def test_what_may_have_been_overtaken_is_not_sent_again(broker: FakeBroker) -> N
     with sender_of(broker) as sender:
         sender.send("orders", b"0", partition_key="k")
         broker.hold()
-        broker.fail_next(1, "ChecksumError")
+        broker.fail_next(1, "MemoryBufferIsFull")
         broker.fail_next(1, "UnknownError", stored=True)
         first, later = in_flight_with(broker, sender, ("1", "a"), ("2", "a"))
         broker.release()
@@ -157,7 +157,7 @@ def test_without_a_key_nothing_is_overtaken(broker: FakeBroker) -> None:
     with sender_of(broker, topics=topics) as sender:
         sender.send("orders", b"0")
         broker.hold()
-        broker.fail_next(1, "ChecksumError")
+        broker.fail_next(1, "MemoryBufferIsFull")
         handles = in_flight_with(broker, sender, ("1", None), ("2", None))
         broker.release()
         assert [handle.result().attempts for handle in handles] == [2, 1]
@@ -173,7 +173,7 @@ def test_a_sequence_id_is_never_sent_behind_a_higher_one() -> None:
     with sender_of(broker, topics=topics) as sender:
         sender.send("orders", b"0", sequence_id=1)
         broker.hold()
-        broker.fail_next(1, "ChecksumError")
+        broker.fail_next(1, "MemoryBufferIsFull")
         first, later = in_flight_with(broker, sender, ("1", None), ("2", None), first_id=2)
         broker.release()
         assert failure(first).certainty is Certainty.NOT_STORED

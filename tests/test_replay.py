@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import importlib
 import signal
+import sys
 import threading
 import time
 from typing import TYPE_CHECKING, Any
@@ -294,6 +295,65 @@ def test_a_run_ends_when_the_broker_is_away(broker: FakeBroker, store: InMemoryF
     assert broker.payloads("orders") == [str(number).encode() for number in range(50)]
 
 
+def test_the_next_ones_are_read_while_the_last_ones_fly(
+    broker: FakeBroker, store: InMemoryFailedMessages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    Of many rounds each is claimed before the one before it is marked, never more than asked for, and order stays.
+    """
+    monkeypatch.setattr(sys.modules["safepulsar.replay"], "_AT_ONCE", 4)  # the name is the function's
+    calls: list[str] = []
+    real_claim, real_delivered = store.claim, store.delivered
+
+    def claim(
+        owner: str, where: FailedMessageFilter = EVERYTHING, *, limit: int, lease_seconds: float
+    ) -> list[FailedMessage]:
+        calls.append(f"claim {limit}")
+        return real_claim(owner, where, limit=limit, lease_seconds=lease_seconds)
+
+    def delivered(owner: str, message_ids: Mapping[int, MessageId]) -> list[int]:
+        calls.append(f"delivered {len(message_ids)}")
+        return real_delivered(owner, message_ids)
+
+    monkeypatch.setattr(store, "claim", claim)
+    monkeypatch.setattr(store, "delivered", delivered)
+    keep(store, [(str(number), None if number % 2 else "k") for number in range(12)])
+    with sender_of(broker, store) as sender:
+        assert numbers(replay(store, sender, limit=10)) == (10, 10, 0, 0, 0)
+    # Of four, two are of one lane: a wave of three, and one of the last, behind which more is claimed.
+    assert calls == [
+        *("claim 4", "delivered 3", "claim 4", "delivered 1"),
+        *("delivered 3", "claim 2", "delivered 1", "delivered 2"),
+    ]
+    assert [payload for payload in broker.payloads("orders") if int(payload or 0) % 2 == 0] == [
+        b"0",
+        b"2",
+        b"4",
+        b"6",
+        b"8",
+    ]
+    assert sorted(payloads(store), key=lambda payload: int(payload or 0)) == [b"10", b"11"]
+
+
+def test_what_was_read_ahead_of_an_outage_is_free_again(
+    broker: FakeBroker, store: InMemoryFailedMessages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    When the run ends because the broker is away, what it had claimed for its next round is given back untouched.
+    """
+    monkeypatch.setattr(sys.modules["safepulsar.replay"], "_AT_ONCE", 4)  # the name is the function's
+    keep(store, [(str(number), None) for number in range(12)])
+    pool = PoolSettings(creation_backoff_seconds=0, creation_backoff_max_seconds=0)
+    with sender_of(broker, store, pool=pool) as sender:
+        broker.fail_next(1000, "ConnectError", phase=Phase.CREATE)
+        report = replay(store, sender)
+        assert (report.delivered, report.failed, report.skipped) == (0, 4, 0)
+        assert store.stats()["claimed"] == 0
+        broker.forget_faults()
+        assert {row.certainty for row in store.find(EVERYTHING)} == {Certainty.NOT_STORED}
+        assert numbers(replay(store, sender)) == (12, 12, 0, 0, 0)
+
+
 def test_a_message_that_the_sender_refuses_is_skipped(broker: FakeBroker, store: InMemoryFailedMessages) -> None:
     """
     It stays in the store, and its lane behind it; the run goes on.
@@ -382,7 +442,7 @@ class Forgetful(InMemoryFailedMessages):
     A store that cannot note deliveries.
     """
 
-    def delivered(self, owner: str, message_ids: Mapping[int, MessageId]) -> list[int]:  # it raises
+    def delivered(self, owner: str, message_ids: Mapping[int, MessageId]) -> list[int]:  # noqa: ARG002  # it raises
         """
         Refuse.
         """

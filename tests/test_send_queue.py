@@ -95,7 +95,7 @@ def test_a_later_group_that_is_done_first_is_remembered(broker: FakeBroker, monk
         sender.send("orders", b"0", partition_key="k")
         monkeypatch.setattr(Delivery, "settle", settle_last)
         broker.hold()
-        broker.fail_next(1, "ChecksumError")
+        broker.fail_next(1, "MemoryBufferIsFull")
         first = sender.submit("orders", b"1", partition_key="k")
         broker.wait_until(lambda: broker.held == 1)
         second = sender.submit("orders", b"2", partition_key="k")
@@ -150,7 +150,7 @@ def test_behind_a_refusal_nobody_hands_over(broker: FakeBroker) -> None:
         broker.wait_until(lambda: broker.held == 1)
         broker.fail_next(1, "ProducerQueueIsFull", phase=Phase.INLINE)
         refused = sender.submit("orders", b"2", partition_key="k")
-        wait_until(lambda: queue_of(sender)._frozen, "it was refused")
+        wait_until(lambda: queue_of(sender).frozen, "it was refused")
         behind = sender.submit("orders", b"3", partition_key="k")
         assert "frozen" in repr(queue_of(sender))
         assert broker.counts.messages == 2
@@ -175,7 +175,7 @@ def test_a_frozen_queue_recovers(broker: FakeBroker, fault: str, key: str | None
         broker.thaw()
         for number in range(3):
             sender.send("orders", str(number), partition_key=key, deadline_seconds=LONG_SECONDS)
-        assert not queue_of(sender)._frozen
+        assert not queue_of(sender).frozen
         assert not queue_of(sender)._flying
         certainties = {error.certainty for error in errors if isinstance(error, SendFailed)}
         assert Certainty.MAYBE_STORED in certainties
@@ -242,10 +242,10 @@ def test_a_named_queue_remembers_its_ids_when_it_was_idle(broker: FakeBroker, mo
     """
     Its threads end as all others do, and what it knows of sequence ids stays.
     """
-    monkeypatch.setattr("safepulsar.send_queue._IDLE_SECONDS", 0.02)
+    monkeypatch.setattr("safepulsar.crew._IDLE_SECONDS", 0.02)
     with sender_of(broker, topics=NAMED) as sender:
         sender.send("orders", b"x", sequence_id=5)
-        wait_until(lambda: not queue_of(sender)._threads, "its threads have ended")
+        wait_until(lambda: not queue_of(sender).crew._threads, "its threads have ended")
         with pytest.raises(InvalidMessage, match="5 is not above 5"):
             sender.submit("orders", b"x", sequence_id=5)
         assert sender.send("orders", b"x", sequence_id=6).fate is Fate.DELIVERED

@@ -249,7 +249,7 @@ def test_a_sender_shows_no_secret() -> None:
     """
     The repr has the URL, and nothing of the credentials.
     """
-    sender = RetryingSender(ClientSettings(url="pulsar+ssl://fake:6651", token="canary"))  # a secret on purpose
+    sender = RetryingSender(ClientSettings(url="pulsar+ssl://fake:6651", token="canary"))  # noqa: S106  # a secret on purpose
     assert "canary" not in repr(sender)
 
 
@@ -303,7 +303,7 @@ def test_a_timeout_is_a_number_of_seconds(sender: RetryingSender, timeout: objec
     """
     for call in (sender.flush, sender.close):
         with pytest.raises(InvalidInput, match="timeout: must be a number of seconds from 0 to"):
-            call(timeout)  # type: ignore[operator]
+            call(timeout)  # type: ignore[arg-type]
     assert sender.send("orders", b"x").fate is Fate.DELIVERED
 
 

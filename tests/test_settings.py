@@ -31,6 +31,7 @@ from safepulsar.settings import (
     PoolSettings,
     ProducerSettings,
     RetrySettings,
+    Schema,
     SenderSettings,
     Settings,
     TopicSettings,
@@ -52,6 +53,7 @@ _NEEDED: dict[type[Settings], dict[str, object]] = {
     PoolSettings: {},
     ProducerSettings: {"topic": _TOPIC},
     RetrySettings: {},
+    Schema: {"definition": "{}"},
     SenderSettings: {},
     TopicSettings: {},
 }
@@ -65,7 +67,7 @@ def _every_field() -> list[tuple[type[Settings], str]]:
 _fields = pytest.mark.parametrize(("kind", "name"), _every_field(), ids=lambda value: getattr(value, "__name__", value))
 
 
-def _refused(kind: type[Settings], **values: object) -> InvalidSettings:
+def _refused(kind: type[Settings], /, **values: object) -> InvalidSettings:
     with pytest.raises(InvalidSettings) as caught:
         kind(**{**_NEEDED[kind], **values})
     return caught.value
@@ -480,11 +482,12 @@ def test_a_topic_hands_all_its_settings_to_its_producers() -> None:
         encryption_key="key",
         crypto_key_files=("a", "b"),
         properties=(("a", "b"),),
+        schema=Schema(definition="{}"),
     )
     producer = made.producer(_TOPIC, keyed=True)
     assert producer.topic == _TOPIC
     for item in dataclasses.fields(TopicSettings):
-        if item.name != "mix_keys":
+        if item.name not in {"mix_keys", "lane_policy", "durability"}:
             assert getattr(producer, item.name) == getattr(made, item.name)
 
 
@@ -604,7 +607,7 @@ def test_whatever_a_configuration_holds_is_read_or_refused(data: st.DataObject, 
     values = {**_NEEDED[kind], **data.draw(st.dictionaries(st.sampled_from(names), _anything, max_size=3))}
     made = _made_or_refusal(kind, values)
     if isinstance(made, InvalidSettings):
-        assert made.field.split(".")[0].endswith("Settings")
+        assert made.field.split(".")[0].endswith(("Settings", "Schema"))
     else:
         again = {item.name: getattr(made, item.name) for item in dataclasses.fields(kind)}
         assert kind.from_mapping(again) == made

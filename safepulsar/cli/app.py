@@ -7,6 +7,7 @@ import io
 import platform
 import sys
 import traceback
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
@@ -17,6 +18,7 @@ from safepulsar.cli.failed import failed
 from safepulsar.cli.invocation import Invocation
 from safepulsar.cli.send import send
 from safepulsar.cli.terminal import OUT, ExitCode, complain, say
+from safepulsar.cli.top import top
 from safepulsar.errors import InvalidInput, SafePulsarError
 
 app = typer.Typer(
@@ -28,12 +30,13 @@ app = typer.Typer(
 app.command()(send)
 app.add_typer(failed, name="failed")
 app.command()(doctor)
+app.command()(top)
 app.command()(broker)
 
 
-def run() -> int:
+def run(arguments: Sequence[str] | None = None) -> int:
     """
-    Run the command that the arguments name, and return its exit code.
+    Run the command that the arguments name, by default those of the process, and return its exit code.
     """
     invocation = Invocation()
     if isinstance(sys.stdout, io.TextIOWrapper):
@@ -41,7 +44,7 @@ def run() -> int:
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         # Not standalone, because typer's own way to tell of an option breaks its text at the width of a terminal.
-        ends = app(prog_name="safepulsar", obj=invocation, standalone_mode=False)
+        ends = app(arguments, prog_name="safepulsar", obj=invocation, standalone_mode=False)
     except SystemExit as ended:
         return ended.code if isinstance(ended.code, int) else ExitCode.ERROR
     except InvalidInput as error:

@@ -3,15 +3,18 @@
 """
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated, Final
 
 import typer
 from rich.table import Table
 from rich.text import Text
 
-from safepulsar.cli.options import DEFAULT_URL, Failed, Json, Url, client_settings, failed_path
+from safepulsar.cli.failures import print_failures
+from safepulsar.cli.options import DEFAULT_URL, Failed, Json, Url, age, client_settings, failed_path
 from safepulsar.cli.terminal import OUT, ExitCode, count, print_json, visible
 from safepulsar.doctor import PROBE_TOPIC, Finding, Level, examine
+from safepulsar.errors import InvalidInput
 
 _SIGNS: Final = {Level.OK: ("✓", "green"), Level.WARN: ("!", "yellow"), Level.BAD: ("✗", "red")}
 
@@ -37,18 +40,45 @@ def doctor(
         ),
     ] = True,
     failed: Failed = None,
+    code: Annotated[
+        Path | None,
+        typer.Option(
+            help="Sources in which uses of the raw client are looked for: a file or a folder.", metavar="PATH"
+        ),
+    ] = None,
+    since: Annotated[
+        float | None,
+        typer.Option(
+            parser=age,
+            help="Say where the failures of so long come from (90s, 15m, 2h, 7d), by the store and the log; the broker is "
+            "not asked.",
+            metavar="AGE",
+        ),
+    ] = None,
+    log: Annotated[
+        Path | None,
+        typer.Option(help="With --since: the application's log, as JSON lines or as text.", metavar="FILE"),
+    ] = None,
     json: Json = False,
 ) -> None:
     """
     Check a broker, settings and this machine, and name each hazard with its remedy.
 
-    Exit code 0: nothing is bad (there may be warnings). 1: something is.
+    Exit code 0: nothing is bad (there may be warnings). 1: something is; with --since, something failed.
 
     With --json one object: ok (true or false), url, and findings, a list of objects with id, level (ok, warn or bad),
     what and remedy (empty if there is nothing to do).
     """
+    if since is not None:
+        raise typer.Exit(print_failures(since, failed_path(failed), named=failed is not None, log=log, json=json))
+    if log is not None:
+        raise InvalidInput("--log", "goes with --since")
     findings = examine(
-        client_settings(url, debug=context.obj.debug), topic=topic, probe=probe, failed_messages=failed_path(failed)
+        client_settings(url, debug=context.obj.debug),
+        topic=topic,
+        probe=probe,
+        failed_messages=failed_path(failed),
+        code=code,
     )
     bad = sum(finding.level is Level.BAD for finding in findings)
     if json:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated
 
 import typer
 
@@ -19,15 +19,11 @@ from safepulsar.cli.rows import BadRow, Row
 from safepulsar.cli.sending import Sending
 from safepulsar.cli.source import Source
 from safepulsar.cli.stop import Stopped, StopSignals, close_on_signal
+from safepulsar.cli.target import MAX_ROW_BYTES, Opened, Target
 from safepulsar.cli.terminal import OUT, ExitCode, complain, count, print_json, say, visible
-from safepulsar.errors import InvalidInput, StoreError
+from safepulsar.errors import InvalidInput, SafePulsarError
 from safepulsar.ledger import Counts
-from safepulsar.sender import RetryingSender
-from safepulsar.settings import RetrySettings, SenderSettings
 from safepulsar.topics import TopicNames
-
-# The deadline alone ends the tries: it is what the user gave.
-_ALWAYS_AGAIN: Final = RetrySettings(max_retries=1_000_000)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +62,24 @@ def send(
     ordered: Annotated[
         bool, typer.Option("--ordered", help="The key is the ordering key, too: one lane per key, in the file's order.")
     ] = False,
+    mix_keys: Annotated[
+        bool,
+        typer.Option(
+            "--mix-keys",
+            help="Rows of different keys share batches: several times as fast. Breaks the order of Key_Shared subscriptions.",
+        ),
+    ] = False,
+    durable: Annotated[
+        bool,
+        typer.Option(
+            "--durable",
+            help="May be killed at any moment and run again: each row ends in the topic once. Needs --producer-name.",
+        ),
+    ] = False,
+    producer_name: Annotated[
+        str | None,
+        typer.Option(help="With --durable: a name for this input, used for nothing else.", metavar="NAME"),
+    ] = None,
     failed: Failed = None,
     deadline: Annotated[
         float,
@@ -82,6 +96,9 @@ def send(
     and not sent, and the others go on. A row that the broker does not confirm in time is kept in the store of failed
     messages, from where `safepulsar failed replay` sends it. Ctrl-C stops in order; again, at once.
 
+    With --durable, FILE itself keeps the rows, and --failed has how far they are in the topic: run the same command again
+    as often as it takes. A row that is not confirmed stops all behind it. The right to read the topic is needed, too.
+
     Exit code 0: all rows are in the topic. 3: some are kept in the store. 1: an error, such as a broken row.
     2: nothing was tried.
 
@@ -91,30 +108,35 @@ def send(
     TopicNames().full(topic)
     if ordered and key_field is None:
         raise InvalidInput("--ordered", "needs --key-field, the column or field whose values are the lanes")
-    settings = SenderSettings(deadline_seconds=deadline, retry=_ALWAYS_AGAIN, drain_on_sigterm=False)
+    if durable != (producer_name is not None):
+        raise InvalidInput("--durable", "and --producer-name are given together: the name stands for this input")
     client = client_settings(url, debug=context.obj.debug)
     store = failed_path(failed)
+    target = Target(topic, ordered=ordered, mix_keys=mix_keys, deadline_seconds=deadline)
     began = time.monotonic()
     summary = Summary(read=0, delivered=0, duplicate=0, failed=0, seconds=0.0)
     ends = ExitCode.ERROR
     with StopSignals() as stop, Source(file, stop) as source:
-        csv.field_size_limit(settings.max_message_bytes)
+        csv.field_size_limit(MAX_ROW_BYTES)
         # From here on there is a summary to print: the file could be opened, so it is not usage any more.
         try:
-            rows = source.read_rows(Lines(source.read, settings.max_message_bytes), key_field)
-            sender = RetryingSender(client, failed_messages=store, settings=settings).open()
+            rows = source.read_rows(Lines(source.read, MAX_ROW_BYTES), key_field)
+            if producer_name is None:
+                opened = target.sender(client, store)
+            else:
+                opened, rows = target.durable(client, store, producer_name, rows)
         except InvalidInput as error:
             complain(f"{file}: {error}; nothing was sent")
-        except (StoreError, OSError) as error:
+        except (SafePulsarError, OSError) as error:
             complain(f"{error}; nothing was sent")
         except Stopped:
             complain("stopped before the first row; nothing was sent")
         else:
-            sending = Sending(sender, topic, ordered=ordered, tell=say)
-            counts = _run(sending, rows, sender, source, stop)
-            ends = _verdict(sending, counts)
-            summary = _summary(counts, time.monotonic() - began)
-            _explain(sending, counts, store, url)
+            sending = Sending(opened.submit, topic, tell=say)
+            counts = _run(sending, rows, opened, source, stop)
+            ends = _verdict(sending, counts, durable=durable)
+            summary = _summary(sending, counts, time.monotonic() - began, durable=durable)
+            _explain(sending, counts, None if durable else store, url)
             if not json:
                 _print_summary(topic, summary, sending.bad)
     if json:
@@ -122,20 +144,20 @@ def send(
     raise typer.Exit(ends)
 
 
-def _run(
-    sending: Sending, rows: Iterator[Row | BadRow], sender: RetryingSender, source: Source, stop: StopSignals
-) -> Counts:
+def _run(sending: Sending, rows: Iterator[Row | BadRow], opened: Opened, source: Source, stop: StopSignals) -> Counts:
     """
     Send, wait for every fate, close, and return the books; a signal cuts the sending and the waiting short.
     """
+    sender = opened.sender
     with (
+        opened,
         sender,
         close_on_signal(sender, stop),
         progress_bar(
             sending.topic,
             total=source.size_bytes,
             done=lambda: source.read_bytes,
-            numbers=lambda: _numbers(sender.stats().counts),
+            numbers=lambda: _numbers(sender.stats().counts, sending.stored),
         ),
     ):
         sending.run(rows, stop)
@@ -144,36 +166,54 @@ def _run(
     return sender.close().counts
 
 
-def _numbers(counts: Counts) -> str:
-    kept = f", {counts.failed:,} kept" if counts.failed else ""
-    return f"{counts.accepted:,} read, {counts.delivered + counts.duplicate:,} delivered{kept}"
+def _numbers(counts: Counts, stored: int) -> str:
+    kept = f", {counts.failed:,} failed" if counts.failed else ""
+    there = f", {stored:,} there before" if stored else ""
+    return f"{counts.accepted + stored:,} read, {counts.delivered + counts.duplicate:,} delivered{there}{kept}"
 
 
-def _summary(counts: Counts, seconds: float) -> Summary:
+def _summary(sending: Sending, counts: Counts, seconds: float, *, durable: bool) -> Summary:
+    # With --durable a row that is not confirmed counts as not read: the next run begins with it.
     return Summary(
-        read=counts.accepted,
+        read=counts.accepted + sending.stored - (counts.failed if durable else 0),
         delivered=counts.delivered,
-        duplicate=counts.duplicate,
-        failed=counts.failed - counts.not_kept,
+        duplicate=counts.duplicate + sending.stored,
+        failed=0 if durable else counts.failed - counts.not_kept,
         seconds=round(seconds, 3),
     )
 
 
-def _verdict(sending: Sending, counts: Counts) -> ExitCode:
+def _verdict(sending: Sending, counts: Counts, *, durable: bool) -> ExitCode:
+    if durable and counts.failed:
+        return ExitCode.ERROR
     if sending.bad or sending.stopped or counts.not_kept or counts.in_flight:
         return ExitCode.ERROR
     return ExitCode.KEPT if counts.failed else ExitCode.DONE
 
 
-def _explain(sending: Sending, counts: Counts, store: Path, url: str) -> None:
+def _explain(sending: Sending, counts: Counts, store: Path | None, url: str) -> None:
     """
-    Say what did not go as wished, and what to do.
+    Say what did not go as wished, and what to do; without a store, the input has the rows.
     """
-    kept = counts.failed - counts.not_kept
     reasons = ", ".join(f"{number:,} {code}" for code, number in sending.errors.most_common())
-    place = shlex.quote(str(store))
     if sending.bad:
         complain(f"{count(sending.bad, 'row')} could not be sent; named above")
+    if store is not None:
+        _explain_kept(sending, counts, store, url, reasons)
+    elif counts.failed:
+        complain(
+            f"{count(counts.failed, 'row')} not confirmed ({reasons})\n"
+            f"  find the cause:  safepulsar doctor --url {shlex.quote(url)}\n"
+            "  go on:           the same command again; what is in the topic is left out"
+        )
+    if sending.stopped:
+        where = f"after {sending.last}" if sending.last else "before the first row"
+        complain(f"stopped {where}, because {sending.stopped}; the rows behind it were not sent")
+
+
+def _explain_kept(sending: Sending, counts: Counts, store: Path, url: str, reasons: str) -> None:
+    kept = counts.failed - counts.not_kept
+    place = shlex.quote(str(store))
     if kept:
         say(
             f"{count(kept, 'row')} kept in {store} ({reasons})\n"
@@ -189,9 +229,6 @@ def _explain(sending: Sending, counts: Counts, store: Path, url: str) -> None:
         )
     if counts.in_flight:
         complain(f"the fate of {count(counts.in_flight, 'row')} is not known: {store} does not answer")
-    if sending.stopped:
-        where = f"after {sending.last}" if sending.last else "before the first row"
-        complain(f"stopped {where}, because {sending.stopped}; the rows behind it were not sent")
 
 
 def _print_summary(topic: str, summary: Summary, bad: int) -> None:

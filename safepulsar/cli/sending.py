@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Final
 
 from safepulsar.cli.rows import BadRow, Row
 from safepulsar.cli.stop import Stopped
-from safepulsar.errors import BrokerError, InvalidMessage, QueueFull, SenderClosed, SendFailed
+from safepulsar.errors import BrokerError, InvalidMessage, LanePaused, QueueFull, SenderClosed, SendFailed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from safepulsar.cli.stop import StopSignals
     from safepulsar.handle import SendHandle
-    from safepulsar.sender import RetryingSender
+
+    Submit = Callable[[int, Row], "SendHandle | None"]
 
 _LOOK_EVERY: Final = 500
 _ROWS_SHOWN: Final = 20
@@ -28,13 +29,14 @@ class Sending:
     Sends rows to one topic. Used by one thread; the counts may be read by others.
 
     Args:
-        sender: opened, and used by nobody else, so that its books are this command's.
+        submit: accepts a row by its number, None if it is stored already; its sender is used by nobody else, so that the
+            books are this command's.
         topic: where to.
-        ordered: whether the key is also the ordering key.
         tell: called with a line for a person, for each row that can't be sent.
 
     Attributes:
         topic: as given.
+        stored: rows that were in the topic before.
         bad: rows that were refused; nothing of them was sent.
         stopped: why the rows were not read to their end, empty if they were.
         last: where the row that was accepted last stands, empty if there is none.
@@ -43,11 +45,11 @@ class Sending:
         not_kept_rows: where the first of those stand.
     """
 
-    def __init__(self, sender: RetryingSender, topic: str, *, ordered: bool, tell: Callable[[str], None]) -> None:
-        self._sender = sender
+    def __init__(self, submit: Submit, topic: str, *, tell: Callable[[str], None]) -> None:
+        self._submit = submit
         self.topic = topic
-        self._ordered = ordered
         self._tell = tell
+        self.stored = 0
         self._open: deque[tuple[str, SendHandle]] = deque()
         self.bad = 0
         self.stopped = ""
@@ -61,11 +63,11 @@ class Sending:
         Send until the end, or until a signal, or until a row is lost: those behind it would be lost likewise.
         """
         try:
-            for row in rows:
+            for number, row in enumerate(rows, 1):
                 if isinstance(row, BadRow):
                     self._refuse(row)
                 else:
-                    self._send(row)
+                    self._send(number, row)
                 if stop.requested:
                     self.stopped = _SIGNAL
                     return
@@ -74,6 +76,8 @@ class Sending:
                     return
         except Stopped:
             self.stopped = _SIGNAL
+        except LanePaused:
+            self.stopped = "a row before it was not confirmed"
         except OSError as error:
             self.stopped = f"the file can't be read: {error.strerror or error}"
 
@@ -87,21 +91,17 @@ class Sending:
             if isinstance(error, SendFailed):
                 self._failed(where, error)
 
-    def _send(self, row: Row) -> None:
+    def _send(self, number: int, row: Row) -> None:
         """
         Have the row accepted or refused.
 
         Raises:
             Stopped: the sender was closed meanwhile, as a signal does it.
+            LanePaused: a row failed, and nothing may overtake it.
         """
         while True:
             try:
-                handle = self._sender.submit(
-                    self.topic,
-                    row.payload,
-                    partition_key=row.key,
-                    ordering_key=row.key if self._ordered else None,
-                )
+                handle = self._submit(number, row)
             except InvalidMessage as error:
                 self._refuse(BadRow(row.where, str(error)))
                 return
@@ -111,6 +111,9 @@ class Sending:
                 raise Stopped from error
             break
         self.last = row.where
+        if handle is None:
+            self.stored += 1
+            return
         self._open.append((row.where, handle))
         if len(self._open) % _LOOK_EVERY == 0:
             self.settle()

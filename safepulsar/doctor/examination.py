@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING, Final
 
 from safepulsar.client_registry import ClientRegistry
 from safepulsar.doctor.broker import examine_broker
+from safepulsar.doctor.code import examine_code
+from safepulsar.doctor.machine import examine_credentials, examine_files, examine_names, examine_place
 from safepulsar.doctor.process import examine_fork, examine_library, examine_store
 from safepulsar.doctor.settings import examine_batching, examine_message_size, examine_queue, examine_tls
+from safepulsar.doctor.timing import examine_closing, examine_rate, examine_resending, examine_retries
 from safepulsar.settings import SenderSettings
 from safepulsar.topics import TopicNames
 
@@ -29,6 +32,7 @@ def examine(
     probe: bool = True,
     sender: SenderSettings | None = None,
     failed_messages: str | os.PathLike[str] | None = None,
+    code: str | os.PathLike[str] | None = None,
     registry: ClientRegistry | None = None,
     timeout_seconds: float = 5.0,
 ) -> list[Finding]:
@@ -45,6 +49,8 @@ def examine(
         probe: False sends nothing; whether the broker deduplicates is then not known.
         sender: as the application uses them; None are the defaults.
         failed_messages: the path of the application's store, which is not made if it is missing.
+        code: a file or folder of sources, in which uses of the raw client are looked for; each that is found is one more
+            finding, behind the others.
         registry: where to take the client from; the process's own by default.
         timeout_seconds: for each step that asks the broker.
 
@@ -59,10 +65,19 @@ def examine(
     return [
         examine_library(),
         examine_tls(client),
+        examine_credentials(client),
         examine_queue(sender),
         examine_batching(sender),
+        examine_retries(sender),
+        examine_closing(sender),
+        examine_rate(sender),
+        examine_names(sender),
         examine_fork(registry),
+        examine_files(),
         examine_store(failed_messages),
+        examine_place(failed_messages),
         *broker.findings,
+        examine_resending(sender.retry, broker.findings[-1]),
         examine_message_size(sender, broker.max_message_bytes),
+        *([] if code is None else examine_code(code)),
     ]

@@ -4,19 +4,23 @@ Who may replay what: the SQL of leases and lanes, inside the transactions of the
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from itertools import chain
+from typing import TYPE_CHECKING, TypeAlias
 
-from safepulsar.failed_messages import codec
-from safepulsar.failed_messages.rows import MATCHES, SELECT_ROW, parameters, update
+from safepulsar.failed_messages import codec, many
+from safepulsar.failed_messages.filter import FailedMessageFilter
+from safepulsar.failed_messages.rows import MATCHES, SELECT_ROW, parameters, read_rows, update
 from safepulsar.failed_messages.transitions import is_live, left_behind
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
-    from safepulsar.failed_messages.filter import FailedMessageFilter
     from safepulsar.message import FailedMessage
 
+_Lane: TypeAlias = tuple[bytes, bytes]
+
+_AT_ONCE = 500  # rows that are read together
 _CANDIDATES = f"""
     SELECT m.id, m.topic, m.lane_key, coalesce(length(m.payload), 0)
     FROM failed_messages m LEFT JOIN claims c ON c.id = m.id
@@ -62,40 +66,98 @@ def claim(
     lease_ends_at: float,
     now: float,
     report: Callable[[int], None],
+    reveal: Callable[[FailedMessage], FailedMessage],
 ) -> list[FailedMessage]:
     """
     Lease what may be leased, in the order of ids, and read it.
     """
     end_old_leases(connection, now, report)
-    stopped: set[tuple[bytes, bytes]] = set(connection.execute(_LANES_OF_OTHERS, {"owner": owner}))
-    looked_at: dict[tuple[bytes, bytes], int] = {}  # the last id of each lane up to which all is this owner's
+    selection = _Selection(connection, owner, where, now, limit=limit, max_bytes=max_bytes)
     taken: list[FailedMessage] = []
-    taken_bytes = 0
-    for failed_message_id, topic, lane_key, payload_bytes in connection.execute(_CANDIDATES, parameters(where, now)):
-        lane = None if lane_key is None else (topic, lane_key)
-        if lane is not None:
-            if lane in stopped:
-                continue
-            between = (*lane, looked_at.get(lane, 0), failed_message_id)
-            if connection.execute(_UNCLAIMED_BETWEEN, between).fetchone():
-                stopped.add(lane)
-                continue
-        if taken and (len(taken) == limit or taken_bytes + payload_bytes > max_bytes):
+    while not (selection.full and taken):
+        wanted = selection.more()
+        if not wanted:
             break
-        try:
-            message = codec.decode(connection.execute(SELECT_ROW, (failed_message_id,)).fetchone())
-        except codec.RowDamaged:
-            report(failed_message_id)  # it stays unclaimed, and so in the way of what is behind it in its lane
-            continue
-        if lane is not None:
-            looked_at[lane] = failed_message_id
-        taken.append(message)
-        taken_bytes += payload_bytes
-    connection.executemany(
-        "INSERT INTO claims (id, owner, lease_ends_at) VALUES (?, ?, ?)",
+        found = read_rows(connection, [failed_message_id for failed_message_id, _ in wanted])
+        for failed_message_id, lane in wanted:
+            if lane in selection.stopped:
+                selection.count -= 1
+                continue
+            try:
+                taken.append(reveal(codec.decode(found[failed_message_id])))
+            except codec.RowDamaged:
+                report(failed_message_id)  # it stays unclaimed, and so in the way of what is behind it in its lane
+                selection.count -= 1
+                if lane is not None:
+                    selection.stopped.add(lane)
+    many.insert(
+        connection,
+        "INSERT INTO claims (id, owner, lease_ends_at)",
         [(message.id, owner, lease_ends_at) for message in taken],
     )
     return taken
+
+
+class _Selection:
+    """
+    Which messages may be leased, in the order of ids, some at a time.
+    """
+
+    def __init__(
+        self,
+        connection: sqlite3.Connection,
+        owner: str,
+        where: FailedMessageFilter,
+        now: float,
+        *,
+        limit: int,
+        max_bytes: int,
+    ) -> None:
+        self.full = False  # whether the next one would be too much
+        self.count = 0  # of those selected; one that can't be taken is taken off
+        self.stopped: set[_Lane | None] = set(connection.execute(_LANES_OF_OTHERS, {"owner": owner}))
+        self._connection = connection
+        self._candidates: Iterator[tuple[int, bytes, bytes | None, int]] = connection.execute(
+            _CANDIDATES, parameters(where, now)
+        )
+        # A filter that takes whole lanes leaves nothing out, so there it need not be asked for each message.
+        self._takes_whole_lanes = where == FailedMessageFilter(topic=where.topic, key=where.key)
+        self._looked_at: dict[_Lane, int] = {}  # the last id of each lane up to which all is this owner's
+        self._limit, self._max_bytes = limit, max_bytes
+        self._bytes = 0
+
+    def more(self) -> list[tuple[int, _Lane | None]]:
+        """
+        The next ones with their lanes; whoever finds one damaged stops its lane.
+        """
+        self.full = False
+        wanted: list[tuple[int, _Lane | None]] = []
+        for candidate in self._candidates:
+            failed_message_id, topic, lane_key, payload_bytes = candidate
+            lane = None if lane_key is None else (topic, lane_key)
+            if lane is not None and (lane in self.stopped or self._something_is_before(failed_message_id, lane)):
+                self.stopped.add(lane)
+                continue
+            if self.count and (self.count >= self._limit or self._bytes + payload_bytes > self._max_bytes):
+                self.full = True
+                self._candidates = chain([candidate], self._candidates)
+                break
+            wanted.append((failed_message_id, lane))
+            self.count += 1
+            self._bytes += payload_bytes
+            if len(wanted) == _AT_ONCE:
+                break
+        return wanted
+
+    def _something_is_before(self, failed_message_id: int, lane: _Lane) -> bool:
+        """
+        Whether anything stands before it in its lane that is neither this owner's nor gone.
+        """
+        if self._takes_whole_lanes:
+            return False
+        between = (*lane, self._looked_at.get(lane, 0), failed_message_id)
+        self._looked_at[lane] = failed_message_id
+        return self._connection.execute(_UNCLAIMED_BETWEEN, between).fetchone() is not None
 
 
 def held(connection: sqlite3.Connection, owner: str, ids: Iterable[int] | None) -> list[int]:
@@ -128,4 +190,4 @@ def give_back(connection: sqlite3.Connection, ids: Iterable[int]) -> None:
     """
     End these claims.
     """
-    connection.executemany("DELETE FROM claims WHERE id = ?", [(number,) for number in ids])
+    many.delete(connection, "claims", ids)

@@ -18,11 +18,12 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 Column: TypeAlias = str | int | float | None
+Stored: TypeAlias = Column | bytes
 Row: TypeAlias = tuple[bytes | int | float | None, ...]
 Encoded: TypeAlias = tuple[tuple[Column, ...], bytes | None, int]
 
-# In the order of `encode`. A row is read as: id, these, checksum, payload.
-COLUMNS = (
+# In the order of `encode_message`: all of a message but its payload.
+MESSAGE_COLUMNS = (
     "topic",
     "partition_key",
     "ordering_key",
@@ -30,6 +31,10 @@ COLUMNS = (
     "event_timestamp_ms",
     "deliver_at_ms",
     "properties",
+)
+# In the order of `encode`. A row is read as: id, these, checksum, payload.
+COLUMNS = (
+    *MESSAGE_COLUMNS,
     "certainty",
     "error",
     "attempts",
@@ -58,17 +63,8 @@ def encode(failed: FailedMessage) -> Encoded:
         InvalidMessage: a value that would come back changed.
     """
     message = failed.message
-    payload = message.payload
-    if payload is not None and not isinstance(payload, bytes):
-        raise InvalidMessage("payload", f"must be bytes or None, not {type(payload).__name__}")
     columns: tuple[Column, ...] = (
-        _text("topic", message.topic),
-        _optional_text("partition_key", message.partition_key),
-        _optional_text("ordering_key", message.ordering_key),
-        _whole("sequence_id", message.sequence_id),
-        _whole("event_timestamp_ms", message.event_timestamp_ms),
-        _whole("deliver_at_ms", message.deliver_at_ms),
-        _properties(message.properties),
+        *encode_message(message),
         _certainty(failed.certainty),
         _text("error", failed.error),
         _attempts(failed.attempts),
@@ -78,7 +74,28 @@ def encode(failed: FailedMessage) -> Encoded:
         _optional_text("producer_name", failed.producer_name),
         _optional_text("trace_id", failed.trace_id),
     )
-    return columns, payload, _checksum(columns, payload)
+    return columns, message.payload, checksum_of(columns, message.payload)
+
+
+def encode_message(message: Message) -> tuple[Column, ...]:
+    """
+    The columns of a message, without its payload, which is looked at and goes as it is.
+
+    Raises:
+        InvalidMessage: a value that would come back changed.
+    """
+    payload = message.payload
+    if payload is not None and not isinstance(payload, bytes):
+        raise InvalidMessage("payload", f"must be bytes or None, not {type(payload).__name__}")
+    return (
+        _text("topic", message.topic),
+        _optional_text("partition_key", message.partition_key),
+        _optional_text("ordering_key", message.ordering_key),
+        _whole("sequence_id", message.sequence_id),
+        _whole("event_timestamp_ms", message.event_timestamp_ms),
+        _whole("deliver_at_ms", message.deliver_at_ms),
+        _properties(message.properties),
+    )
 
 
 def with_id(checksum: int, failed_message_id: int) -> int:
@@ -96,17 +113,44 @@ def decode(row: Row) -> FailedMessage:
         RowDamaged: what is stored is not what was written.
     """
     failed_message_id, *stored, checksum, payload = row
-    try:
-        columns: tuple[Column, ...] = tuple(value.decode() if isinstance(value, bytes) else value for value in stored)
-    except UnicodeDecodeError as error:
-        raise RowDamaged from error
+    columns = decoded(stored)
     if (
         type(failed_message_id) is not int
         or not (payload is None or isinstance(payload, bytes))
-        or with_id(_checksum(columns, payload), failed_message_id) != checksum
+        or with_id(checksum_of(columns, payload), failed_message_id) != checksum
     ):
         raise RowDamaged
     return _failed_message(failed_message_id, columns, payload)
+
+
+def decoded(stored: Sequence[bytes | float | None]) -> tuple[Column, ...]:
+    """
+    Columns as `encode` made them: SQLite gives texts as bytes here.
+
+    Raises:
+        RowDamaged: one is no UTF-8.
+    """
+    try:
+        return tuple([value.decode() if isinstance(value, bytes) else value for value in stored])
+    except UnicodeDecodeError as error:
+        raise RowDamaged from error
+
+
+def message_of(columns: Sequence[Column], payload: bytes | None) -> Message:
+    """
+    The message of its columns, whose checksum was found to be right.
+    """
+    topic, partition_key, ordering_key, sequence_id, event_timestamp_ms, deliver_at_ms, properties = columns
+    return Message(
+        topic=topic,  # type: ignore[arg-type]  # the checksum says that it is what `encode_message` made
+        payload=payload,
+        properties=None if properties is None else json.loads(str(properties)),
+        partition_key=partition_key,  # type: ignore[arg-type]  # as above, and so on
+        ordering_key=ordering_key,  # type: ignore[arg-type]
+        sequence_id=sequence_id,  # type: ignore[arg-type]
+        event_timestamp_ms=event_timestamp_ms,  # type: ignore[arg-type]
+        deliver_at_ms=deliver_at_ms,  # type: ignore[arg-type]
+    )
 
 
 def to_json(failed: FailedMessage) -> dict[str, object]:
@@ -142,36 +186,29 @@ def to_json(failed: FailedMessage) -> dict[str, object]:
     }
 
 
-def _checksum(columns: tuple[Column, ...], payload: bytes | None) -> int:
+def checksum_of(columns: tuple[Column, ...], payload: bytes | None) -> int:
+    """
+    Of a row, without its id.
+    """
     # ascii() writes the same on every Python: repr() leaves characters unescaped that an older one doesn't know.
     head = ascii((columns, None if payload is None else len(payload))).encode()
     return zlib.crc32(head, zlib.crc32(payload or b""))
 
 
 def _failed_message(failed_message_id: int, columns: Sequence[Column], payload: bytes | None) -> FailedMessage:
-    named = dict(zip(COLUMNS, columns, strict=True))
-    properties = named["properties"]
-    message = Message(
-        topic=named["topic"],  # type: ignore[arg-type]  # the checksum says that it is what `encode` made
-        payload=payload,
-        properties=None if properties is None else json.loads(str(properties)),
-        partition_key=named["partition_key"],  # type: ignore[arg-type]  # as above, and so on
-        ordering_key=named["ordering_key"],  # type: ignore[arg-type]
-        sequence_id=named["sequence_id"],  # type: ignore[arg-type]
-        event_timestamp_ms=named["event_timestamp_ms"],  # type: ignore[arg-type]
-        deliver_at_ms=named["deliver_at_ms"],  # type: ignore[arg-type]
-    )
+    of_message, others = columns[: len(MESSAGE_COLUMNS)], columns[len(MESSAGE_COLUMNS) :]
+    certainty, error, attempts, accepted_at, first_failed_at, last_failed_at, producer_name, trace_id = others
     return FailedMessage(
         id=failed_message_id,
-        message=message,
-        certainty=Certainty(named["certainty"]),
-        error=named["error"],  # type: ignore[arg-type]
-        attempts=tuple(_attempt(values) for values in json.loads(str(named["attempts"]))),
-        accepted_at=named["accepted_at"],  # type: ignore[arg-type]
-        first_failed_at=named["first_failed_at"],  # type: ignore[arg-type]
-        last_failed_at=named["last_failed_at"],  # type: ignore[arg-type]
-        producer_name=named["producer_name"],  # type: ignore[arg-type]
-        trace_id=named["trace_id"],  # type: ignore[arg-type]
+        message=message_of(of_message, payload),
+        certainty=Certainty(certainty),
+        error=error,  # type: ignore[arg-type]  # the checksum says that it is what `encode` made
+        attempts=() if attempts == "[]" else tuple(_attempt(values) for values in json.loads(str(attempts))),
+        accepted_at=accepted_at,  # type: ignore[arg-type]  # as above, and so on
+        first_failed_at=first_failed_at,  # type: ignore[arg-type]
+        last_failed_at=last_failed_at,  # type: ignore[arg-type]
+        producer_name=producer_name,  # type: ignore[arg-type]
+        trace_id=trace_id,  # type: ignore[arg-type]
     )
 
 
@@ -217,6 +254,8 @@ def _properties(properties: Mapping[str, str] | None) -> str | None:
 def _text(field: str, value: str) -> str:
     if not isinstance(value, str):
         raise InvalidMessage(field, f"must be text, not {type(value).__name__}")
+    if type(value) is str and value.isascii():
+        return value
     try:
         value.encode()
     except UnicodeEncodeError as error:

@@ -18,13 +18,16 @@ from safepulsar.failed_messages import files, schema
 from safepulsar.failed_messages.forks import forks
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
+
+    from safepulsar.failed_messages.codec import Stored
 
 log = logging.getLogger("safepulsar")
 
 _KEPT_LOG_BYTES = 64 * 1024 * 1024
 _PAUSE_SECONDS = 0.005
+_PREPARED = 512  # one for each number of rows that are written at once
 
 
 @dataclass(slots=True)
@@ -47,6 +50,7 @@ class Database:
 
     def __init__(self, path: Path, *, busy_timeout_seconds: float) -> None:
         self.path = path
+        self._path_text = str(path)  # looked at in every transaction
         self._busy_timeout_seconds = busy_timeout_seconds
         self._open = False
         self._beyond_saving = False  # forked with the file open; see after_fork
@@ -109,25 +113,40 @@ class Database:
                 raise self._explain(error) from error
 
     @contextmanager
-    def writing(self, transaction: Transaction | None = None) -> Iterator[sqlite3.Connection]:
+    def writing(self, transaction: Transaction | None = None, *, lazily: bool = False) -> Iterator[sqlite3.Connection]:
         """
         The connection within a transaction that is safe on disk at the end of the block, or undone if it raises.
+
+        Args:
+            transaction: told whether it was committed.
+            lazily: don't wait for the disk. It survives the end of the process all the same, but a power cut may undo
+                it, if nothing was written with care after it.
         """
         transaction = transaction or Transaction()
-        with self.reading() as connection:
-            finished = False
+        self._notice_fork()
+        with self._lock:
             try:
-                connection.execute("BEGIN IMMEDIATE")
-                yield connection
-                finished = True
-                connection.execute("COMMIT")
-                transaction.committed = True
-            except BaseException as error:
-                if connection.in_transaction:
-                    self._roll_back_locked(connection)
-                elif finished and not isinstance(error, sqlite3.Error):
-                    transaction.committed = True  # an interrupt between the commit and the line after it
-                raise
+                connection = self._connected_locked()
+                finished = False
+                try:
+                    if lazily:
+                        connection.execute("PRAGMA synchronous = NORMAL")
+                    connection.execute("BEGIN IMMEDIATE")
+                    yield connection
+                    finished = True
+                    connection.execute("COMMIT")
+                    transaction.committed = True
+                except BaseException as error:
+                    if connection.in_transaction:
+                        self._roll_back_locked(connection)
+                    elif finished and not isinstance(error, sqlite3.Error):
+                        transaction.committed = True  # an interrupt between the commit and the line after it
+                    raise
+                finally:
+                    if lazily and self._connection is not None:
+                        self._wait_for_the_disk_locked(connection)
+            except sqlite3.Error as error:
+                raise self._explain(error) from error
 
     def before_fork(self) -> None:
         """
@@ -186,7 +205,7 @@ class Database:
 
     def _identity_now(self) -> tuple[int, int] | None:
         try:
-            found = self.path.lstat()
+            found = os.lstat(self._path_text)
         except OSError:
             return None
         return found.st_dev, found.st_ino
@@ -203,6 +222,7 @@ class Database:
             self.path,
             timeout=self._busy_timeout_seconds,
             isolation_level=None,  # transactions begin where this module says so
+            cached_statements=_PREPARED,
             check_same_thread=False,  # the lock sees to that
         )
         try:
@@ -252,6 +272,27 @@ class Database:
         except sqlite3.Error:
             # Nothing is lost: all that was promised is in the log, which the next opening reads.
             log.exception("safepulsar.store_close_failed", extra={"path": str(self.path)})
+
+    def write_at_once(self, statement: str, parameters: Sequence[Stored], transaction: Transaction) -> bool:
+        """
+        One statement that is a transaction by itself, and safe on disk when it returns; whether it changed anything.
+
+        Its four steps, each of which would have to get the GIL back from other threads, need it back once.
+        """
+        with self.reading() as connection:
+            before = connection.total_changes
+            try:
+                connection.execute(statement, parameters)
+            finally:
+                transaction.committed = connection.total_changes != before  # also of one that was interrupted after it
+        return transaction.committed
+
+    def _wait_for_the_disk_locked(self, connection: sqlite3.Connection) -> None:
+        try:
+            connection.execute("PRAGMA synchronous = FULL")
+        except BaseException:
+            self._disconnect_locked()  # the next one begins as it has to
+            raise
 
     def _roll_back_locked(self, connection: sqlite3.Connection) -> None:
         try:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from safepulsar.failed_messages import many
 from safepulsar.failed_messages.filter import FailedMessageState
 from safepulsar.failed_messages.rows import MATCHES, delete
 from safepulsar.failed_messages.status import FailedMessageStatus
@@ -13,7 +14,7 @@ from safepulsar.message import MessageId
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 # `MATCHES` knows the table as m; nothing in it is ever claimed.
 COUNT = f"SELECT count(*) FROM deliveries m LEFT JOIN claims c ON c.id = m.id WHERE {MATCHES}"  # noqa: S608 - made of constants
@@ -27,6 +28,12 @@ _RECORD = """
     INSERT INTO deliveries
     SELECT id, topic, lane_key, certainty, error, first_failed_at, ?, ?, ?, ?, ?, ?
     FROM failed_messages WHERE id = ?
+"""
+_RECORD_ALL = """
+    INSERT INTO deliveries
+    SELECT m.id, m.topic, m.lane_key, m.certainty, m.error, m.first_failed_at, ?, ?,
+        v.column2, v.column3, v.column4, v.column5
+    FROM ({values}) v CROSS JOIN failed_messages m ON m.id = v.column1
 """
 _FATE = "SELECT topic, owner, delivered_at, ledger_id, entry_id, partition, batch_index FROM deliveries WHERE id = ?"
 
@@ -42,6 +49,18 @@ def record(
         return False
     delete(connection, [failed_message_id])
     return True
+
+
+def record_all(connection: sqlite3.Connection, message_ids: Mapping[int, MessageId], *, owner: str, now: float) -> None:
+    """
+    The same for many messages, all of which are there.
+    """
+    places = [
+        (number, where.ledger_id, where.entry_id, where.partition, where.batch_index)
+        for number, where in message_ids.items()
+    ]
+    many.insert(connection, _RECORD_ALL, places, (now, owner))
+    delete(connection, list(message_ids))
 
 
 def fate(connection: sqlite3.Connection, failed_message_id: int) -> FailedMessageStatus | None:

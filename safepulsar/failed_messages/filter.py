@@ -7,10 +7,14 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from enum import Enum
+from typing import TYPE_CHECKING
 
 from safepulsar.errors import InvalidInput
 from safepulsar.message import Certainty
 from safepulsar.topics import TopicNames
+
+if TYPE_CHECKING:
+    from safepulsar.message import FailedMessage
 
 
 class FailedMessageState(str, Enum):
@@ -91,6 +95,20 @@ class FailedMessageFilter:
         oldest = -math.inf if self.newer_than_seconds is None else now - self.newer_than_seconds
         newest = math.inf if self.older_than_seconds is None else now - self.older_than_seconds
         return oldest, newest
+
+    def fits(self, failed: FailedMessage, now: float) -> bool:
+        """
+        Whether every condition holds for a message, but for the one on its state.
+        """
+        oldest, newest = self.first_failed_between(now)
+        return (
+            self.full_topic in (None, failed.message.topic)
+            and self.key in (None, failed.message.lane_key)
+            and self.error in (None, failed.error)
+            and self.certainty in (None, failed.certainty)
+            and (self.ids is None or failed.id in self.ids)
+            and oldest <= failed.first_failed_at <= newest
+        )
 
     def needs_a_payload(self) -> FailedMessageFilter:
         """

@@ -1,18 +1,26 @@
 """
 Many threads, one write: whoever comes first writes for all who wait, so that they share one fsync.
+
+Who waits sleeps on a lock of its own. The one that wrote wakes first the next one that writes, and then those for whom
+it has written: would all wait for one lock, each would have to get it before the next write could begin.
 """
 
 from __future__ import annotations
 
 import os
 import threading
+import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from safepulsar.errors import StoreError, StoreFull
 from safepulsar.failed_messages.database import Transaction
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+# How long one may sleep whom nobody wakes, because the one that had to was interrupted between two instructions.
+_FORGOTTEN_SECONDS = 1.0
 
 Item = TypeVar("Item")
 
@@ -22,13 +30,17 @@ class Batch(Generic[Item]):
     What one caller wants written, and what became of it.
     """
 
-    __slots__ = ("error", "ids", "items", "transaction")
+    __slots__ = ("_asleep", "error", "ids", "items", "on_committed", "told", "transaction")
 
-    def __init__(self, items: Sequence[Item]) -> None:
+    def __init__(self, items: Sequence[Item], on_committed: Callable[[Batch[Item]], None] | None = None) -> None:
         self.items = items
         self.ids: list[int] = []
         self.transaction: Transaction | None = None
         self.error: StoreError | None = None
+        self.on_committed = on_committed
+        self.told = False  # whether its caller may hear of it, because `on_committed` did
+        self._asleep = threading.Lock()
+        self._asleep.acquire()
 
     @property
     def settled(self) -> bool:
@@ -36,6 +48,21 @@ class Batch(Generic[Item]):
         Whether its fate is known.
         """
         return self.error is not None or (self.transaction is not None and self.transaction.committed)
+
+    def sleep(self) -> None:
+        """
+        Return once somebody has called `wake`, or after a while.
+        """
+        self._asleep.acquire(timeout=_FORGOTTEN_SECONDS)
+
+    def wake(self) -> None:
+        """
+        Make the thread that sleeps, or will, go on. Once more does no harm.
+        """
+        try:  # noqa: SIM105 - suppress() costs more than all the rest, and this is done for every message
+            self._asleep.release()
+        except RuntimeError:
+            pass  # woken already, and has not gone on yet
 
 
 class GroupCommit(Generic[Item]):
@@ -60,46 +87,102 @@ class GroupCommit(Generic[Item]):
         self._queue_lock = threading.Lock()  # guards _queue
         self._queue: list[Batch[Item]] = []
         self._turn = threading.Lock()  # held by the thread that writes
+        self._company = 1  # how many were written together last; changed in turns
 
-    def commit(self, items: Sequence[Item]) -> list[int]:
+    def commit(self, items: Sequence[Item], on_committed: Callable[[Batch[Item]], None] | None = None) -> list[int]:
         """
         Write `items`, all or none, and return their ids when they are safe.
+
+        Args:
+            items: at least one.
+            on_committed: called once they are safe, before anybody hears of it; in the order of the ids of all
+                batches, one at a time. It must not come back here.
 
         Raises:
             StoreError: why they were not written.
         """
         if self._pid != os.getpid():
             self.after_fork()
-        batch = Batch(items)
+        batch = Batch(items, on_committed)
         with self._queue_lock:
             self._queue.append(batch)
         try:
-            with self._turn:
-                if not batch.settled:
-                    self._write_all_that_wait()
+            while not batch.told:
+                if self._turn.locked():
+                    batch.sleep()
+                    continue
+                group: Sequence[Batch[Item]] = ()
+                with self._turn:
+                    if not batch.told:
+                        group = self._write_all_that_wait()
+                self._wake_next()
+                _wake(group)
         except BaseException:
             # Interrupted (Ctrl-C): the caller won't hear an id, so nobody else shall write it later.
             with self._queue_lock:
                 if batch in self._queue:
                     self._queue.remove(batch)
+            self._wake_next()
             raise
         if batch.error is not None:
             # One each: threads must not share a traceback.
             raise type(batch.error)(str(batch.error)) from batch.error.__cause__
         return batch.ids
 
-    def _write_all_that_wait(self) -> None:
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """
+        Nothing is written and nobody is called within the block.
+        """
+        if self._pid != os.getpid():
+            self.after_fork()
+        try:
+            with self._turn:
+                yield
+        finally:
+            self._wake_next()
+
+    def _wake_next(self) -> None:
+        """
+        Let the one that has waited longest write.
+        """
+        with self._queue_lock:
+            first = self._queue[0] if self._queue else None
+        if first is not None:
+            first.wake()
+
+    def _let_others_come(self) -> None:
+        """
+        Those of the last group have just been woken, and may be about to come back with more: wait while they do.
+        """
+        known = 0
+        while known < len(self._queue) < self._company:
+            known = len(self._queue)
+            time.sleep(0)  # gives the GIL to whoever wants it
+
+    def _write_all_that_wait(self) -> Sequence[Batch[Item]]:
+        self._let_others_come()
         with self._queue_lock:
             group, self._queue = self._queue, []
+        self._company = len(group)
         try:
-            self._write_group(group)
+            # What is settled was written by one who was interrupted before everybody knew.
+            self._write_group([batch for batch in group if not batch.settled])
+            for batch in group:
+                batch.told = True
+                if batch.error is None and batch.on_committed is not None:
+                    batch.on_committed(batch)
         except BaseException:
-            # This thread was interrupted while it wrote for all. What is not on disk waits for the next one.
+            # This thread was interrupted while it wrote for all. What is not done waits for the next one.
             with self._queue_lock:
-                self._queue[:0] = [batch for batch in group if not batch.settled]
+                self._queue[:0] = [batch for batch in group if not batch.told]
+            _wake(group)
             raise
+        return group
 
     def _write_group(self, group: list[Batch[Item]]) -> None:
+        if not group:
+            return
         transaction = Transaction()
         for batch in group:
             batch.transaction = transaction
@@ -113,3 +196,8 @@ class GroupCommit(Generic[Item]):
                 return
             for batch in group:
                 batch.error = error
+
+
+def _wake(batches: Iterable[Batch[Item]]) -> None:
+    for batch in batches:
+        batch.wake()

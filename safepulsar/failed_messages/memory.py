@@ -24,6 +24,7 @@ from safepulsar.failed_messages.transitions import (
     is_live,
     left_behind,
 )
+from safepulsar.message import Certainty
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -194,8 +195,20 @@ class InMemoryFailedMessages:
     def _matching_locked(self, where: FailedMessageFilter) -> list[int]:
         now = self._clock()
         if where.state is FailedMessageState.DELIVERED:
-            return [n for n, delivery in self._deliveries.items() if _fits(where, delivery.message, now)]
+            return [n for n, delivery in self._deliveries.items() if where.fits(delivery.message, now)]
         return [n for n, entry in self._entries.items() if _matches(where, entry, now)]
+
+    def stopped_lanes(self, topic: str) -> dict[str, int]:
+        """
+        See `FailedMessageStore.stopped_lanes`.
+        """
+        found: dict[str, int] = {}
+        with self._usable():
+            for number in sorted(self._entries):
+                message = self._entries[number].message.message
+                if message.topic == topic and message.ordering_key is not None:
+                    found.setdefault(message.ordering_key, number)
+        return found
 
     def stats(self) -> StoreStats:
         """
@@ -316,6 +329,16 @@ class InMemoryFailedMessages:
             ),
         )
 
+    def refute(self, ids: Iterable[int]) -> None:
+        """
+        See `FailedMessageStore.refute`.
+        """
+        with self._usable():
+            for number in ids:
+                entry = self._entries.get(number)
+                if entry is not None:
+                    entry.message = replace(entry.message, certainty=Certainty.NOT_STORED)
+
     def failed_again(self, owner: str, failures: Sequence[FailedAgain]) -> list[int]:
         """
         See `FailedMessageStore.failed_again`.
@@ -365,16 +388,4 @@ def _detached(message: Message) -> Message:
 
 def _matches(where: FailedMessageFilter, entry: _Entry, now: float) -> bool:
     state = FailedMessageState.CLAIMED if entry.held(now) else FailedMessageState.KEPT
-    return where.state in (None, state) and _fits(where, entry.as_it_stands(now), now)
-
-
-def _fits(where: FailedMessageFilter, failed: FailedMessage, now: float) -> bool:
-    oldest, newest = where.first_failed_between(now)
-    return (
-        where.full_topic in (None, failed.message.topic)
-        and where.key in (None, failed.message.lane_key)
-        and where.error in (None, failed.error)
-        and where.certainty in (None, failed.certainty)
-        and (where.ids is None or failed.id in where.ids)
-        and oldest <= failed.first_failed_at <= newest
-    )
+    return where.state in (None, state) and where.fits(entry.as_it_stands(now), now)

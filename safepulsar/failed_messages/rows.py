@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from safepulsar.failed_messages import codec
+from safepulsar.failed_messages import codec, many
 from safepulsar.failed_messages.filter import FailedMessageState
 from safepulsar.failed_messages.transitions import MAX_LEASE_SECONDS
 
@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Sequence
 
+    from safepulsar.failed_messages.database import Database, Transaction
     from safepulsar.failed_messages.filter import FailedMessageFilter
+    from safepulsar.failed_messages.stored_payload import StoredPayloads
     from safepulsar.message import FailedMessage
 
 _STORED = (*codec.COLUMNS, "checksum", "payload")
@@ -38,6 +40,7 @@ MATCHES = f"""
     END)
 """  # noqa: S608 - made of constants
 SELECT_ROW = f"SELECT {_READ} FROM failed_messages m WHERE m.id = ?"  # noqa: S608 - made of constants
+_SELECT_ROWS = f"SELECT {_READ} FROM failed_messages m WHERE m.id IN (SELECT value FROM json_each(?))"  # noqa: S608 - as above
 SELECT_PAGE = f"""
     SELECT c.lease_ends_at, {_READ}
     FROM failed_messages m LEFT JOIN claims c ON c.id = m.id
@@ -53,15 +56,18 @@ SELECT_PURGEABLE = f"""
     ORDER BY m.id
     LIMIT :page
 """  # noqa: S608 - made of constants
+STOPPED_LANES = """
+    SELECT ordering_key, min(id) FROM failed_messages
+    WHERE topic = ? AND ordering_key IS NOT NULL
+    GROUP BY ordering_key ORDER BY min(id)
+"""
 STANDING = """
     SELECT m.topic, c.owner, c.lease_ends_at
     FROM failed_messages m LEFT JOIN claims c ON c.id = m.id
     WHERE m.id = ?
 """
-_INSERT = (
-    f"INSERT INTO failed_messages (id, {', '.join(_STORED)}) "  # noqa: S608 - made of constants
-    f"VALUES (?{', ?' * len(_STORED)})"
-)
+_INSERT_INTO = f"INSERT INTO failed_messages (id, {', '.join(_STORED)})"
+_LAST = "coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'failed_messages'), 0)"
 _UPDATE = """
     UPDATE failed_messages
     SET certainty = ?, error = ?, attempts = ?, last_failed_at = ?, checksum = ?
@@ -90,21 +96,52 @@ def parameters(where: FailedMessageFilter, now: float, *, after: int = 0, page: 
     }
 
 
-def insert(connection: sqlite3.Connection, messages: Sequence[codec.Encoded]) -> list[int]:
+def last_id(connection: sqlite3.Connection) -> int:
     """
-    Write new rows and return their ids. Inside a transaction, which keeps others from taking the same ids.
+    The highest id that was ever given, 0 if none was.
     """
-    last = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'failed_messages'").fetchone()
-    first = 1 if last is None else last[0] + 1
-    ids = list(range(first, first + len(messages)))
-    connection.executemany(
-        _INSERT,
-        (
-            (number, *columns, codec.with_id(checksum, number), payload)
-            for number, (columns, payload, checksum) in zip(ids, messages, strict=True)
-        ),
-    )
-    return ids
+    return int(connection.execute(f"SELECT {_LAST}").fetchone()[0])
+
+
+def values(messages: Sequence[codec.Encoded], last: int, payloads: StoredPayloads) -> list[tuple[codec.Stored, ...]]:
+    """
+    What is written of messages in the order given, with the ids behind `last`.
+
+    Raises:
+        StoreUnavailable: there is no key.
+    """
+    return [_row(number, message, payloads) for number, message in enumerate(messages, last + 1)]
+
+
+def insert(connection: sqlite3.Connection, written: Sequence[tuple[codec.Stored, ...]]) -> None:
+    """
+    Write `values`. Inside a transaction, which keeps others from taking the same ids.
+    """
+    many.insert(connection, _INSERT_INTO, written)
+
+
+def insert_if_last(
+    database: Database, written: Sequence[tuple[codec.Stored, ...]], last: int, transaction: Transaction
+) -> bool:
+    """
+    Write `values` in a transaction of its own, if `last` is the highest id that was ever given; whether it was.
+    """
+    return many.insert_if(database, _INSERT_INTO, written, _LAST, last, transaction)
+
+
+def _row(number: int, message: codec.Encoded, payloads: StoredPayloads) -> tuple[codec.Stored, ...]:
+    columns, payload, checksum = message
+    stored = payloads.conceal(payload, str(columns[0]), number)
+    if stored is not payload:
+        checksum = codec.checksum_of(columns, stored)
+    return number, *columns, codec.with_id(checksum, number), stored
+
+
+def read_rows(connection: sqlite3.Connection, ids: Sequence[int]) -> dict[int, codec.Row]:
+    """
+    Those that are there, as they are, by their ids.
+    """
+    return {row[0]: row for row in connection.execute(_SELECT_ROWS, (json.dumps(ids),))}
 
 
 def update(connection: sqlite3.Connection, message: FailedMessage) -> None:
@@ -122,9 +159,8 @@ def delete(connection: sqlite3.Connection, ids: Sequence[int]) -> None:
     """
     Remove messages and their claims.
     """
-    keys = [(number,) for number in ids]
-    connection.executemany("DELETE FROM claims WHERE id = ?", keys)
-    connection.executemany("DELETE FROM failed_messages WHERE id = ?", keys)
+    many.delete(connection, "claims", ids)
+    many.delete(connection, "failed_messages", ids)
 
 
 def bytes_in_use(connection: sqlite3.Connection) -> int:

@@ -1,7 +1,7 @@
 """
 The tables, and how an older file is brought up to date: one migration per version, applied in one transaction.
 
-Whatever else shall live in the same file, such as an outbox, comes as a further migration.
+Version 1 has the failed messages; version 2 adds the producers' journal and the outbox, which share the file.
 """
 
 from __future__ import annotations
@@ -68,6 +68,44 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             entry_id INTEGER NOT NULL,
             partition INTEGER NOT NULL,
             batch_index INTEGER NOT NULL
+        ) STRICT
+        """,
+    ),
+    (
+        # What is known for sure about each producer name, and who may number its messages. The one without a name stands
+        # for the outbox.
+        """
+        CREATE TABLE producers (
+            name TEXT PRIMARY KEY,
+            topic TEXT NOT NULL,
+            source TEXT,
+            confirmed INTEGER NOT NULL,
+            allocated INTEGER NOT NULL,
+            positions TEXT NOT NULL,
+            owner TEXT,
+            process TEXT,
+            lease_ends_at REAL NOT NULL,
+            fencing_token INTEGER NOT NULL,
+            in_outbox INTEGER NOT NULL,
+            checksum INTEGER NOT NULL
+        ) STRICT, WITHOUT ROWID
+        """,
+        # The id is the sequence id. The highest one that was removed is what the producer without a name has allocated:
+        # so a new row changes one page, which AUTOINCREMENT and a counter of their own would make three. The payload is
+        # last, as above.
+        """
+        CREATE TABLE outbox (
+            id INTEGER PRIMARY KEY,
+            topic TEXT NOT NULL,
+            partition_key TEXT,
+            ordering_key TEXT,
+            event_timestamp_ms INTEGER,
+            deliver_at_ms INTEGER,
+            properties TEXT,
+            producer_name TEXT NOT NULL,
+            accepted_at REAL NOT NULL,
+            checksum INTEGER NOT NULL,
+            payload BLOB
         ) STRICT
         """,
     ),

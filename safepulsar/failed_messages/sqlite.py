@@ -6,14 +6,17 @@ from __future__ import annotations
 
 import logging
 import time
+from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
-from safepulsar.errors import InvalidSettings, StoreCorrupted, StoreFull
-from safepulsar.failed_messages import claims, codec, deliveries, files, rows
-from safepulsar.failed_messages.database import Database
+from safepulsar.errors import StoreCorrupted
+from safepulsar.failed_messages import claims, codec, deliveries, many, rows
 from safepulsar.failed_messages.filter import EVERYTHING, FailedMessageState
 from safepulsar.failed_messages.group_commit import GroupCommit
 from safepulsar.failed_messages.status import FailedMessageStatus, StoreStats, absence
+from safepulsar.failed_messages.store_file import StoreFile
+from safepulsar.failed_messages.stored_payload import StoredPayloads
 from safepulsar.failed_messages.transitions import (
     CLAIM_MAX_BYTES,
     check_claim,
@@ -23,17 +26,18 @@ from safepulsar.failed_messages.transitions import (
     is_live,
     left_behind,
 )
+from safepulsar.message import Certainty
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    from typing_extensions import Self
-
     from safepulsar.failed_messages.database import Transaction
+    from safepulsar.failed_messages.encryption import PayloadEncryption
     from safepulsar.failed_messages.filter import FailedMessageFilter
     from safepulsar.failed_messages.group_commit import Batch
     from safepulsar.failed_messages.transitions import FailedAgain
+    from safepulsar.integrity import Seal
     from safepulsar.message import FailedMessage, MessageId
 
 log = logging.getLogger("safepulsar")
@@ -42,11 +46,9 @@ log = logging.getLogger("safepulsar")
 _PAGE_ROWS = 500
 _PAGE_BYTES = 8 * 1024 * 1024
 _PURGE_ROWS = 1_000
-_SMALLEST_BYTES = 64 * 1024
-_LONGEST_SECONDS = 3600.0
 
 
-class SqliteFailedMessages:
+class SqliteFailedMessages(StoreFile):
     """
     A `FailedMessageStore` in one file, which holds payloads: it and its folder belong to this user alone.
 
@@ -59,6 +61,8 @@ class SqliteFailedMessages:
         busy_timeout_seconds: how long to wait while another process writes; then `StoreUnavailable`.
         max_bytes: keep nothing more when so much is in use, `StoreFull` then; SQLite's log beside the file may take
             as much again for a while. None leaves it to the disk.
+        encryption: encrypts payloads, see `safepulsar.failed_messages.encryption`; None writes them as they are.
+        seal: sealed messages are checked when they are read, and one whose seal is broken counts as corrupted.
         clock: Unix time in seconds; shared by all processes that use the file.
     """
 
@@ -68,56 +72,33 @@ class SqliteFailedMessages:
         *,
         busy_timeout_seconds: float = 5.0,
         max_bytes: int | None = None,
+        encryption: PayloadEncryption | None = None,
+        seal: Seal | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._path = files.checked_path(path)
-        if not _is_number(busy_timeout_seconds) or not 0 <= busy_timeout_seconds <= _LONGEST_SECONDS:
-            msg = f"must be a number of seconds from 0 to {_LONGEST_SECONDS:g}, not {busy_timeout_seconds!r:.80}"
-            raise InvalidSettings("busy_timeout_seconds", msg)
-        if max_bytes is not None and (type(max_bytes) is not int or max_bytes < _SMALLEST_BYTES):
-            msg = f"must be a whole number of at least {_SMALLEST_BYTES}, or None, not {max_bytes!r:.80}"
-            raise InvalidSettings("max_bytes", msg)
-        self._max_bytes = max_bytes
-        self._clock = clock
-        self._database = Database(self._path, busy_timeout_seconds=busy_timeout_seconds)
+        super().__init__(
+            path,
+            busy_timeout_seconds=busy_timeout_seconds,
+            max_bytes=max_bytes,
+            payloads=StoredPayloads(encryption, seal),
+            clock=clock,
+        )
         self._group_commit: GroupCommit[codec.Encoded] = GroupCommit(self._write)
+        self._last = 0  # the last id given, if no other process has given one; changed by one thread at a time
         self._corrupted: set[int] = set()  # added to under no lock: single set operations are atomic
 
-    def __repr__(self) -> str:
-        state = "open" if self._database.is_open else "closed"
-        return f"<SqliteFailedMessages {str(self._path)!r} {state}>"
-
-    def open(self) -> Self:
+    @property
+    def journal_store(self) -> SqliteFailedMessages:
         """
-        See `FailedMessageStore.open`; makes the file, checks who may reach it, and that it can be written.
-
-        Raises:
-            StoreInsecure: others could read or replace it.
-            StoreTooNew: a later version wrote it.
-            StoreUnavailable: it cannot be made or written, or is not a store.
-            StoreFull: there is no space even for an empty one.
-            StoreCorrupted: its structure is damaged.
+        Where a sender with this store keeps what it knows about its producer names: here.
         """
-        self._database.open()
         return self
-
-    def close(self) -> None:
-        """
-        See `FailedMessageStore.close`.
-        """
-        self._database.close()
-
-    def __enter__(self) -> Self:
-        return self.open()
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
 
     def after_fork(self) -> None:
         """
         See `FailedMessageStore.after_fork`: the child goes on with the same file, opened anew.
         """
-        self._database.after_fork()
+        self.database.after_fork()
         self._group_commit.after_fork()
 
     def keep(self, messages: Sequence[FailedMessage]) -> list[int]:
@@ -132,9 +113,9 @@ class SqliteFailedMessages:
         """
         See `FailedMessageStore.get`.
         """
-        now = self._clock()
+        now = self.clock()
         parameters = rows.parameters(EVERYTHING, now, after=failed_message_id - 1, page=1)
-        with self._database.reading() as connection:
+        with self.database.reading() as connection:
             found = connection.execute(rows.SELECT_PAGE, parameters).fetchone()
             if found is None or found[1] != failed_message_id:
                 raise absence(failed_message_id, deliveries.fate(connection, failed_message_id))
@@ -144,8 +125,8 @@ class SqliteFailedMessages:
         """
         See `FailedMessageStore.status`.
         """
-        now = self._clock()
-        with self._database.reading() as connection:
+        now = self.clock()
+        with self.database.reading() as connection:
             found = connection.execute(rows.STANDING, (failed_message_id,)).fetchone()
             if found is None:
                 fate = deliveries.fate(connection, failed_message_id)
@@ -173,7 +154,7 @@ class SqliteFailedMessages:
     def _find(self, where: FailedMessageFilter, limit: int | None, after: int) -> Iterator[FailedMessage]:
         left = limit
         while left is None or left > 0:
-            now = self._clock()
+            now = self.clock()
             page = self._read_page(rows.parameters(where, now, after=after, page=_PAGE_ROWS))
             if not page:
                 return
@@ -192,7 +173,7 @@ class SqliteFailedMessages:
     def _read_page(self, parameters: dict[str, object]) -> list[codec.Row]:
         page: list[codec.Row] = []
         size = 0
-        with self._database.reading() as connection:
+        with self.database.reading() as connection:
             cursor = connection.execute(rows.SELECT_PAGE, parameters)
             for row in cursor:
                 page.append(row)
@@ -209,15 +190,23 @@ class SqliteFailedMessages:
         return self._count(deliveries.COUNT if where.state is FailedMessageState.DELIVERED else rows.COUNT, where)
 
     def _count(self, statement: str, where: FailedMessageFilter) -> int:
-        with self._database.reading() as connection:
-            return int(connection.execute(statement, rows.parameters(where, self._clock())).fetchone()[0])
+        with self.database.reading() as connection:
+            return int(connection.execute(statement, rows.parameters(where, self.clock())).fetchone()[0])
+
+    def stopped_lanes(self, topic: str) -> dict[str, int]:
+        """
+        See `FailedMessageStore.stopped_lanes`.
+        """
+        with self.database.reading() as connection:
+            found = connection.execute(rows.STOPPED_LANES, (topic,)).fetchall()
+        return {key.decode(errors="replace"): number for key, number in found}
 
     def stats(self) -> StoreStats:
         """
         See `FailedMessageStore.stats`; `bytes` are those in use in the file, without its free space and its log.
         """
-        now = self._clock()
-        with self._database.reading() as connection:
+        now = self.clock()
+        with self.database.reading() as connection:
             messages = connection.execute("SELECT count(*) FROM failed_messages").fetchone()[0]
             delivered = connection.execute("SELECT count(*) FROM deliveries").fetchone()[0]
             ends = connection.execute("SELECT lease_ends_at FROM claims").fetchall()
@@ -253,8 +242,8 @@ class SqliteFailedMessages:
         """
         check_claim(owner, limit, lease_seconds, max_bytes)
         where.needs_a_payload()
-        with self._database.writing() as connection:
-            now = self._clock()  # read under the write lock: waiting for it must not shorten the lease
+        with self.database.writing() as connection:
+            now = self.clock()  # read under the write lock: waiting for it must not shorten the lease
             return claims.claim(
                 connection,
                 owner,
@@ -264,6 +253,7 @@ class SqliteFailedMessages:
                 lease_ends_at=now + lease_seconds,
                 now=now,
                 report=self._report,
+                reveal=self.payloads.reveal,
             )
 
     def extend(self, owner: str, ids: Iterable[int], lease_seconds: float) -> list[int]:
@@ -272,8 +262,8 @@ class SqliteFailedMessages:
         """
         check_owner(owner)
         check_lease(lease_seconds)
-        with self._database.writing() as connection:
-            now = self._clock()
+        with self.database.writing() as connection:
+            now = self.clock()
             return claims.extend(connection, owner, ids, lease_ends_at=now + lease_seconds, now=now)
 
     def delivered(self, owner: str, message_ids: Mapping[int, MessageId]) -> list[int]:
@@ -281,19 +271,29 @@ class SqliteFailedMessages:
         See `FailedMessageStore.delivered`.
         """
         check_owner(owner)
-        with self._database.writing() as connection:
-            now = self._clock()
+        with self.database.writing() as connection:
+            now = self.clock()
             mine = claims.held(connection, owner, message_ids)
-            for number in mine:
-                deliveries.record(connection, number, message_ids[number], owner=owner, now=now)
+            deliveries.record_all(connection, {number: message_ids[number] for number in mine}, owner=owner, now=now)
         return mine
 
     def confirm(self, failed_message_id: int, message_id: MessageId) -> bool:
         """
         See `FailedMessageStore.confirm`.
         """
-        with self._database.writing() as connection:
-            return deliveries.record(connection, failed_message_id, message_id, owner=None, now=self._clock())
+        with self.database.writing() as connection:
+            return deliveries.record(connection, failed_message_id, message_id, owner=None, now=self.clock())
+
+    def refute(self, ids: Iterable[int]) -> None:
+        """
+        See `FailedMessageStore.refute`.
+        """
+        with self.database.writing() as connection:
+            for number in ids:
+                row = connection.execute(rows.SELECT_ROW, (number,)).fetchone()
+                with suppress(codec.RowDamaged):  # it is found and reported by whoever wants it
+                    if row is not None:
+                        rows.update(connection, replace(codec.decode(row), certainty=Certainty.NOT_STORED))
 
     def failed_again(self, owner: str, failures: Sequence[FailedAgain]) -> list[int]:
         """
@@ -301,8 +301,8 @@ class SqliteFailedMessages:
         """
         check_owner(owner)
         by_id = {failure.id: failure for failure in failures}
-        with self._database.writing() as connection:
-            now = self._clock()
+        with self.database.writing() as connection:
+            now = self.clock()
             mine = claims.held(connection, owner, by_id)
             for number in mine:
                 row = connection.execute(rows.SELECT_ROW, (number,)).fetchone()
@@ -318,7 +318,7 @@ class SqliteFailedMessages:
         See `FailedMessageStore.release`.
         """
         check_owner(owner)
-        with self._database.writing() as connection:
+        with self.database.writing() as connection:
             mine = claims.held(connection, owner, ids)
             claims.give_back(connection, mine)
         return mine
@@ -332,8 +332,8 @@ class SqliteFailedMessages:
             return self._count(deliveries.COUNT if delivered else rows.COUNT_PURGEABLE, where)
         after = purged = 0
         while True:
-            with self._database.writing() as connection:
-                parameters = rows.parameters(where, self._clock(), after=after, page=_PURGE_ROWS)
+            with self.database.writing() as connection:
+                parameters = rows.parameters(where, self.clock(), after=after, page=_PURGE_ROWS)
                 statement = deliveries.SELECT if delivered else rows.SELECT_PURGEABLE
                 ids = [number for (number,) in connection.execute(statement, parameters)]
                 (deliveries.forget if delivered else rows.delete)(connection, ids)
@@ -344,21 +344,25 @@ class SqliteFailedMessages:
             after, purged = ids[-1], purged + len(ids)
 
     def _write(self, group: Sequence[Batch[codec.Encoded]], transaction: Transaction) -> None:
-        with self._database.writing(transaction) as connection:
-            if self._max_bytes is not None:
-                size = sum(len(payload or b"") for batch in group for _, payload, _ in batch.items)
-                if rows.bytes_in_use(connection) + size > self._max_bytes:
-                    raise StoreFull(
-                        f"the store {str(self._path)!r} has reached max_bytes={self._max_bytes}: replay or purge what it "
-                        "holds, or allow more; what was kept before is safe"
-                    )
-            for batch in group:
-                batch.ids = rows.insert(connection, batch.items)
+        messages = [message for batch in group for message in batch.items]
+        last = self._last
+        if len(messages) <= many.AT_ONCE and self.max_bytes is None:
+            _number(group, last)
+            if rows.insert_if_last(self.database, rows.values(messages, last, self.payloads), last, transaction):
+                self._last = last + len(messages)
+                return
+            # Another process has kept something.
+        with self.database.writing(transaction) as connection:
+            self.check_room(connection, sum(len(payload or b"") for _, payload, _ in messages))
+            last = rows.last_id(connection)
+            rows.insert(connection, rows.values(messages, last, self.payloads))
+            _number(group, last)
+        self._last = last + len(messages)
 
     def _decode(self, row: codec.Row, now: float) -> FailedMessage:
         lease_ends_at, *stored = row
         try:
-            message = codec.decode(tuple(stored))
+            message = self.payloads.reveal(codec.decode(tuple(stored)))
         except codec.RowDamaged:
             number = int(stored[0] or 0)
             self._report(number)
@@ -377,5 +381,7 @@ class SqliteFailedMessages:
             log.error("safepulsar.failed_message_corrupted", extra=fields)
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+def _number(group: Sequence[Batch[codec.Encoded]], last: int) -> None:
+    for batch in group:
+        batch.ids = list(range(last + 1, last + 1 + len(batch.items)))
+        last += len(batch.ids)

@@ -110,6 +110,12 @@ class FailedMessageStore(Protocol):
         """
         ...
 
+    def stopped_lanes(self, topic: str) -> dict[str, int]:
+        """
+        The ordering keys of which messages of `topic`, a full name, are kept, and the first one's id of each.
+        """
+        ...
+
     def stats(self) -> StoreStats:
         """
         The store in numbers.
@@ -169,6 +175,12 @@ class FailedMessageStore(Protocol):
 
         Returns:
             False if it is not here any more: unknown, delivered or purged.
+        """
+        ...
+
+    def refute(self, ids: Iterable[int]) -> None:
+        """
+        Reading back proved that these are not in the topic: `NOT_STORED` from now on, whoever holds them.
         """
         ...
 

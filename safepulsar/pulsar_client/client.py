@@ -1,5 +1,5 @@
 """
-A client: opens producers and closes, never waiting inside the native library, which holds up interrupts and exits.
+A client: opens producers, reads topics back and closes, never waiting inside the native library, which holds up interrupts and exits.
 
 What this relies on was measured with pulsar-client 3.13.0:
 
@@ -14,26 +14,25 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Final
 
 import _pulsar
 
-from safepulsar.errors import BrokerError
+from safepulsar.errors import BrokerError, IncompatibleSchema
 from safepulsar.outcomes import Phase, classify
 from safepulsar.pulsar_client.configuration import TokenSource, client_configuration, producer_configuration
-from safepulsar.pulsar_client.native import OK, Closings, code_of, leak, quietly
+from safepulsar.pulsar_client.native import OK, Answer, Closings, code_of, leak, quietly
 from safepulsar.pulsar_client.partitions import PartitionedProducer
 from safepulsar.pulsar_client.producer import PulsarProducer
+from safepulsar.pulsar_client.reader import last_message_id, read_back
+from safepulsar.pulsar_client.schemas import both_versions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
+    from safepulsar.message import MessageId
     from safepulsar.settings import ClientSettings, ProducerSettings
-    from safepulsar.transport import TransportProducer
-
-    # The native library's answer, once it has one: `(result, value)`.
-    _Answer = SimpleQueue[tuple[_pulsar.Result, Any]]
+    from safepulsar.transport import Stored, TransportProducer
 
 log = logging.getLogger("safepulsar")
 
@@ -72,7 +71,7 @@ class PulsarClient:
         self._lock = threading.RLock()  # guards _native and _late
         self._native: _pulsar.Client | None = native
         self._leaving: _pulsar.Client | None = None  # being closed: letting go of it now would hold up everything
-        self._late: list[_Answer] = []  # that nobody waited for long enough; each may still bring a producer
+        self._late: list[Answer] = []  # that nobody waited for long enough; each may still bring what is to be closed
 
     def __repr__(self) -> str:
         return f"<PulsarClient {self.settings.url} {'closed' if self._native is None else 'open'}>"
@@ -85,7 +84,7 @@ class PulsarClient:
 
         Raises:
             BrokerError: with its verdict, and never with the client library's own text, which can quote arguments.
-            InvalidSettings: a key file cannot be read, or a schema is asked for.
+            InvalidSettings: a key file cannot be read.
         """
         native = self._native
         topic = settings.topic
@@ -93,17 +92,51 @@ class PulsarClient:
             raise classify("AlreadyClosed", Phase.CREATE, topic)
         deadline = time.monotonic() + self._timeout_seconds
         self._close_late()
-        names: list[str] = self._wait(_ask(native.get_topic_partitions_async, topic), topic, deadline)
+        names = self._partitions(native, topic, deadline)
         if len(names) == 1:
-            (opened,) = self._open(native, settings, names, deadline)
-            partitioned = names[0].endswith("-partition-0") and not topic.endswith("-partition-0")
-            return PulsarProducer(settings, opened, self._closings, 0 if partitioned else -1)
+            ((partition, name),) = names.items()
+            (opened,) = self._open(native, settings, [name], deadline)
+            return PulsarProducer(settings, opened, self._closings, partition)
         settings_of_one = PartitionedProducer.settings_of_one(settings)
-        partitions = self._open(native, settings_of_one, names, deadline)
+        partitions = self._open(native, settings_of_one, list(names.values()), deadline)
         return PartitionedProducer(
             settings,
             [PulsarProducer(settings_of_one, each, self._closings, index) for index, each in enumerate(partitions)],
         )
+
+    def last_message_ids(self, topic: str, *, timeout_seconds: float) -> dict[int, MessageId | None]:
+        """
+        Say where the topic ends now; see `TransportClient.last_message_ids`.
+
+        Raises:
+            BrokerError: with its verdict; nothing is known then.
+        """
+        native = self._native
+        if native is None:
+            raise classify("AlreadyClosed", Phase.CREATE, topic)
+        deadline = time.monotonic() + timeout_seconds
+        self._close_late()
+        names = self._partitions(native, topic, deadline)
+        return {
+            partition: last_message_id(self, native, name, partition, deadline) for partition, name in names.items()
+        }
+
+    def read_back(
+        self, topic: str, partition: int, after: MessageId | None, *, timeout_seconds: float
+    ) -> Iterator[Stored]:
+        """
+        Read what is behind `after`; see `TransportClient.read_back`. A message takes 17 µs here, the rest is the broker.
+
+        Raises:
+            BrokerError: with its verdict; there may be more then.
+        """
+        native = self._native
+        if native is None:
+            raise classify("AlreadyClosed", Phase.CREATE, topic)
+        deadline = time.monotonic() + timeout_seconds
+        self._close_late()
+        name = topic if partition < 0 else f"{topic}-partition-{partition}"
+        yield from read_back(self, native, name, partition, after, deadline)
 
     def close(self) -> None:
         """
@@ -132,6 +165,54 @@ class PulsarClient:
         Never destroy the native client, nor a producer that came too late.
         """
         leak(self._native, self._leaving, self._late)
+        self._native = None  # so that what is still open is leaked as well when its user lets go of it
+
+    # -- for what is opened here ------------------------------------------------------------------------------
+
+    @staticmethod
+    def ask(question: Callable[..., None], *arguments: object) -> Answer:
+        """
+        Make an asynchronous call.
+        """
+        answer = Answer()
+        question(*arguments, answer)
+        return answer
+
+    def wait(self, answer: Answer, topic: str, deadline: float) -> Any:  # noqa: ANN401  # the question's own type
+        """
+        Return what the native library answered.
+
+        Raises:
+            BrokerError: its code; `Timeout` if there is no answer by the deadline. What still comes is closed later.
+        """
+        told = answer.wait(deadline)
+        if told is None:
+            with self._lock:
+                self._late.append(answer)
+            raise classify("Timeout", Phase.CREATE, topic)
+        result, value = told
+        if result.value == OK:
+            return value
+        code = code_of(result)
+        detail = self._token.failure if self._token is not None and code == "AuthenticationError" else None
+        raise classify(code, Phase.CREATE, topic, detail=detail)
+
+    def watch(self, function: Callable[..., object]) -> None:
+        """
+        Do not end `close` before the native library let go of this function.
+        """
+        self._closings.watch(function)
+
+    def dispose(self, opened: _pulsar.Producer | _pulsar.Reader | _pulsar.Consumer) -> None:
+        """
+        Close it without waiting; what comes while the client closes is not touched.
+        """
+        if self._native is None:
+            leak(opened)
+        else:
+            opened.close_async(self._closings.add())
+
+    # -- parts ------------------------------------------------------------------------------------------------
 
     def _open(
         self, native: _pulsar.Client, settings: ProducerSettings, names: Sequence[str], deadline: float
@@ -142,13 +223,13 @@ class PulsarClient:
         configuration = quietly(lambda: producer_configuration(settings))
         if configuration is None:
             raise classify("InvalidConfiguration", Phase.CREATE, settings.topic)
-        waiting = [_ask(native.create_producer_async, name, configuration) for name in names]
+        waiting = [self.ask(native.create_producer_async, name, configuration) for name in names]
         opened: list[_pulsar.Producer] = []
         failures: list[BrokerError] = []
         try:
             while waiting:
                 try:
-                    opened.append(self._wait(waiting[0], settings.topic, deadline))
+                    opened.append(self.wait(waiting[0], settings.topic, deadline))
                 except BrokerError as error:
                     failures.append(error)
                 del waiting[0]
@@ -157,48 +238,33 @@ class PulsarClient:
             closing = self._native is None
             if closing or failures or waiting:  # the last if the wait was interrupted
                 for each in opened:
-                    self._dispose(each)
+                    self.dispose(each)
                 with self._lock:
                     self._late += waiting
         if closing or failures:
-            raise failures[0] if failures else classify("AlreadyClosed", Phase.CREATE, settings.topic)
+            failure = failures[0] if failures else classify("AlreadyClosed", Phase.CREATE, settings.topic)
+            if isinstance(failure, IncompatibleSchema) and not closing:
+                detail = both_versions(native, settings.topic, settings.schema, deadline)
+                failure = classify(failure.code, Phase.CREATE, settings.topic, detail=detail)
+            raise failure
         return opened
 
-    def _wait(self, answer: _Answer, topic: str, deadline: float) -> Any:  # noqa: ANN401  # the question's own type
-        try:
-            result, value = answer.get(timeout=max(0.0, deadline - time.monotonic()))
-        except Empty:
-            with self._lock:
-                self._late.append(answer)
-            raise classify("Timeout", Phase.CREATE, topic) from None
-        if result.value == OK:
-            return value
-        code = code_of(result)
-        told = self._token.failure if self._token is not None and code == "AuthenticationError" else None
-        raise classify(code, Phase.CREATE, topic, detail=told)
+    def _partitions(self, native: _pulsar.Client, topic: str, deadline: float) -> dict[int, str]:
+        """
+        Return the topics behind a topic by the number of their partition, -1 if it is not partitioned.
+        """
+        names: list[str] = self.wait(self.ask(native.get_topic_partitions_async, topic), topic, deadline)
+        if len(names) == 1 and (topic.endswith("-partition-0") or not names[0].endswith("-partition-0")):
+            return {-1: names[0]}
+        return dict(enumerate(names))
 
     def _close_late(self) -> None:
         with self._lock:
             late, self._late = self._late, []
         for answer in late:
-            try:
-                result, value = answer.get_nowait()
-            except Empty:
+            told = answer.wait(0.0)
+            if told is None:
                 with self._lock:
                     self._late.append(answer)
-            else:
-                if result.value == OK and isinstance(value, _pulsar.Producer):
-                    self._dispose(value)
-
-    def _dispose(self, producer: _pulsar.Producer) -> None:
-        if self._native is None:
-            leak(producer)
-        else:
-            producer.close_async(self._closings.add())
-
-
-def _ask(question: Callable[..., None], *arguments: object) -> _Answer:
-    answer: _Answer = SimpleQueue()
-    # A Python function on the network thread, where each message's must be in C: rare, and it can't fail or block.
-    question(*arguments, lambda result, value: answer.put((result, value)))
-    return answer
+            elif told[0].value == OK and hasattr(told[1], "close_async"):
+                self.dispose(told[1])

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 import _pulsar
 
 from safepulsar.errors import InvalidSettings
+from safepulsar.pulsar_client.schemas import schema_info
 from safepulsar.settings import AccessMode, Compression, LogLevel
 
 if TYPE_CHECKING:
@@ -117,11 +118,11 @@ def producer_configuration(settings: ProducerSettings) -> _pulsar.ProducerConfig
     Make the configuration of a producer.
 
     Raises:
-        InvalidSettings: a key file cannot be read, or a schema is asked for.
+        InvalidSettings: a key file cannot be read.
     """
-    if settings.schema is not None:
-        raise InvalidSettings("ProducerSettings.schema", "no schema of this name is known; leave it out to send bytes")
     configuration = _pulsar.ProducerConfiguration()
+    if settings.schema is not None:
+        configuration.schema(schema_info(settings.schema))
     # Its timeouts fail all messages as soon as one is late, and are put off by each reconnect; deadlines are ours.
     configuration.send_timeout_millis(0)
     # Unlimited: the bounds are ours, and a batch or a chunked message that is refused leaks permits of its own.

@@ -8,7 +8,7 @@ import functools
 import threading
 import time
 import weakref
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import _pulsar
 
@@ -60,6 +60,35 @@ def quietly(make: Callable[[], T]) -> T | None:
         return None
 
 
+class Answer:
+    """
+    The native library's answer to one asynchronous call, which gets this object as its callback.
+
+    A Python function on the network thread, where each message's must be in C: rare, and it can't fail or block.
+    """
+
+    def __init__(self) -> None:
+        # Held until the answer is here. Not a SimpleQueue, whose `get` can wait for ever where its timeout is over at once.
+        self._bar = threading.Lock()
+        self._bar.acquire()
+        self._told: tuple[_pulsar.Result, Any] | None = None
+
+    def __call__(self, result: _pulsar.Result, value: object = None) -> None:
+        """
+        Take the answer.
+        """
+        self._told = result, value
+        self._bar.release()
+
+    def wait(self, deadline: float) -> tuple[_pulsar.Result, Any] | None:
+        """
+        Return `(result, value)`, or None if there is no answer by the deadline. For one thread.
+        """
+        if self._told is None:
+            self._bar.acquire(timeout=max(0.0, deadline - time.monotonic()))
+        return self._told
+
+
 class Closings:
     """
     The native objects that are being closed: each is given a function, and is closed when the library let go of it.
@@ -72,16 +101,22 @@ class Closings:
     def __init__(self) -> None:
         self._lock = threading.RLock()  # guards _functions; re-entrant, because a signal handler may close, too
         # Not a WeakSet, in whose own code a handler's exception would be lost, and the function never taken out.
-        self._functions: list[weakref.ref[Callable[[object], object]]] = []
+        self._functions: list[weakref.ref[Callable[..., object]]] = []
 
     def add(self) -> Callable[[object], object]:
         """
         Return the function for one more `close_async`.
         """
         function = functools.partial(bool)  # in C, and its end can be watched
+        self.watch(function)
+        return function
+
+    def watch(self, function: Callable[..., object]) -> None:
+        """
+        Wait for the end of this function, too, which the library has been given.
+        """
         with self._lock:
             self._functions = [*self._living(), weakref.ref(function)]
-        return function
 
     def wait(self, timeout_seconds: float) -> bool:
         """
@@ -94,5 +129,5 @@ class Closings:
             time.sleep(_LOOK_SECONDS)
         return True
 
-    def _living(self) -> list[weakref.ref[Callable[[object], object]]]:
+    def _living(self) -> list[weakref.ref[Callable[..., object]]]:
         return [each for each in self._functions if each() is not None]

@@ -108,11 +108,24 @@ class PartitionedProducer:
         """
         return all(each.is_connected() for each in self._partitions)
 
+    @property
+    def next_sequence_id(self) -> int | None:
+        """
+        Not known: each partition counts for itself.
+        """
+        return None
+
     def last_sequence_id(self) -> int:
         """
         Return the highest that a partition confirmed; others may be behind it. -1 if none.
         """
-        return max(each.last_sequence_id() for each in self._partitions)
+        return max(self.last_sequence_ids().values())
+
+    def last_sequence_ids(self) -> dict[int, int]:
+        """
+        Return that of each partition.
+        """
+        return {index: each.last_sequence_id() for index, each in enumerate(self._partitions)}
 
     def close(self) -> None:
         """

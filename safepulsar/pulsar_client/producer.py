@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import _pulsar
 
-from safepulsar.message import MessageId
+from safepulsar.message import ID_PROPERTY, MessageId
 from safepulsar.outcomes import Phase, classify
 from safepulsar.pulsar_client.native import OK, code_of, leak
 
@@ -46,7 +46,9 @@ class PulsarProducer:
         self._closings = closings
         self._partition = partition
         # Re-entrant, because a signal handler may close in the middle of a close.
-        self._lock = threading.RLock()  # guards that one call closes
+        # Guards that one call closes, and that nothing is handed over meanwhile: the library may forget what it takes
+        # while it closes, and never answer.
+        self._lock = threading.RLock()
         # None once it is closed: a closed producer that is still referenced hangs a forked child at its exit.
         self._native: _pulsar.Producer | None = native
         self._last_sequence_id = native.last_sequence_id()
@@ -70,15 +72,18 @@ class PulsarProducer:
         if native is None:
             raise classify("AlreadyClosed", Phase.INLINE, self.settings.topic)
         # All are built before the first is handed over, so that one that can't be built leaves none behind.
-        built = _build(messages, self._next_id)
+        built = _build(messages, self._next_id, recognised=self.settings.exactly_once)
         if not built:
             raise classify("InvalidMessage", Phase.INLINE, self.settings.topic)
         if self._next_id is not None:
             self._next_id += len(built)
         send = native.send_async
-        for message in built[:-1]:
-            send(message, None)
-        send(built[-1], on_result)
+        with self._lock:
+            if self._native is None:
+                raise classify("AlreadyClosed", Phase.INLINE, self.settings.topic)
+            for message in built[:-1]:
+                send(message, None)
+            send(built[-1], on_result)
         # The library stamps a message when it takes it into its queue. One without a stamp was refused before, for
         # a reason that holds for all behind it, too.
         if (slot := getattr(on_result, "__self__", None)) and built[0].publish_timestamp() == 0:
@@ -117,12 +122,25 @@ class PulsarProducer:
         native = self._native
         return native is not None and native.is_connected()
 
+    @property
+    def next_sequence_id(self) -> int | None:
+        """
+        The id that the next message gets; None without a producer name, where the library counts.
+        """
+        return self._next_id
+
     def last_sequence_id(self) -> int:
         """
         Return the highest sequence id that the broker confirmed for its name; -1 if none.
         """
         native = self._native
         return self._last_sequence_id if native is None else native.last_sequence_id()
+
+    def last_sequence_ids(self) -> dict[int, int]:
+        """
+        Return the same by its partition.
+        """
+        return {self._partition: self.last_sequence_id()}
 
     def close(self) -> None:
         """
@@ -145,7 +163,9 @@ class PulsarProducer:
         leak(self._native)
 
 
-def _build(messages: Iterable[Outgoing], next_id: int | None) -> list[_pulsar.Message]:  # noqa: C901  # field by field
+def _build(  # noqa: C901  # field by field
+    messages: Iterable[Outgoing], next_id: int | None, *, recognised: bool
+) -> list[_pulsar.Message]:
     """
     Build the native messages; none if one can't be built.
 
@@ -166,10 +186,12 @@ def _build(messages: Iterable[Outgoing], next_id: int | None) -> list[_pulsar.Me
                 builder.partition_key(key)
             if (key := message.ordering_key) is not None:
                 builder.ordering_key(key)
-            if (number := message.sequence_id) is not None:
+            if (number := message.sequence_id) is not None and not recognised:
                 builder.sequence_id(number)
             elif next_id is not None:
                 builder.sequence_id(next_id + len(built))
+                if recognised:
+                    builder.property(ID_PROPERTY, str(number))
             if (number := message.event_timestamp_ms) is not None:
                 builder.event_timestamp(number)
             if (number := message.deliver_at_ms) is not None:

@@ -8,9 +8,12 @@ from safepulsar.settings.producer import (
     BROKER_MAX_MESSAGE_BYTES,
     AccessMode,
     Compression,
+    Durability,
+    LanePolicy,
     ProducerSettings,
     TopicSettings,
 )
+from safepulsar.settings.schema import Schema, SchemaKind
 from safepulsar.settings.sender import PoolSettings, RetrySettings, SenderSettings, WhenFull
 
 __all__ = [
@@ -18,10 +21,14 @@ __all__ = [
     "AccessMode",
     "ClientSettings",
     "Compression",
+    "Durability",
+    "LanePolicy",
     "LogLevel",
     "PoolSettings",
     "ProducerSettings",
     "RetrySettings",
+    "Schema",
+    "SchemaKind",
     "SenderSettings",
     "Settings",
     "TopicSettings",

@@ -145,13 +145,15 @@ def _read(item: Field[Any], value: object) -> object:
     if isinstance(value, str) and isinstance(item.default, Enum):
         return type(item.default).__members__.get(value, value)
     if isinstance(value, Mapping):
-        each: type[Settings] | None = item.metadata.get("each")
+        each, part = item.metadata.get("each"), item.metadata.get("part")
         if each is not None:
             return {
                 name: each.from_mapping(part) if isinstance(part, Mapping) else part for name, part in value.items()
             }
         if isinstance(item.default, Settings):
-            return type(item.default).from_mapping(value)
+            part = type(item.default)
+        if part is not None:
+            return part.from_mapping(value)
         if item.default == ():
             return tuple(value.items())
     return value

@@ -7,8 +7,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import Enum
 
-from safepulsar.errors import InvalidSettings
+from safepulsar.errors import InvalidSettings, shown
 from safepulsar.settings.base import Settings, check_enum, check_flag, check_number, check_text
+from safepulsar.settings.schema import Schema
 
 BROKER_MAX_MESSAGE_BYTES = 5 * 1024 * 1024  # the broker's own default (maxMessageSize)
 _MAX_SEQUENCE_ID = 2**63 - 1
@@ -37,6 +38,29 @@ class AccessMode(str, Enum):
     EXCLUSIVE_WITH_FENCING = "EXCLUSIVE_WITH_FENCING"
 
 
+class LanePolicy(str, Enum):
+    """
+    What becomes of the messages of one ordering key when one of them fails.
+
+    In every case what was accepted before it goes its way, and the failed one goes to the store. Those behind it, which
+    were accepted by then and are not stored, follow it there in their order, unless the policy is `BLOCK` or `SKIP`.
+    """
+
+    PAUSE = "PAUSE"  # later ones are refused at once: LanePaused names the one that failed
+    BLOCK = "BLOCK"  # later ones wait, until the lane is resumed or their deadline is over
+    PARK = "PARK"  # later ones go to the store, too, in their order
+    SKIP = "SKIP"  # later ones go on
+
+
+class Durability(str, Enum):
+    """
+    Where a message is when it is accepted.
+    """
+
+    MEMORY = "MEMORY"  # a kill -9 loses what is in flight
+    OUTBOX = "OUTBOX"  # on disk: the next run sends what this one could not, exactly once
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class ProducerSettings(Settings):
     """
@@ -56,7 +80,8 @@ class ProducerSettings(Settings):
         crypto_key_files: (public, private) PEM files.
         initial_sequence_id: None continues after the broker's last.
         properties: shown in the broker's statistics of this producer; pairs of text.
-        schema: name of a schema registered with the sender, None for bytes.
+        exactly_once: each message carries its number in a property, by which it is recognised in the topic.
+        schema: registered with the broker when the producer opens; None for bytes, of which the broker knows nothing.
     """
 
     topic: str
@@ -70,7 +95,8 @@ class ProducerSettings(Settings):
     crypto_key_files: tuple[str, str] | None = None
     initial_sequence_id: int | None = None
     properties: tuple[tuple[str, str], ...] = field(default=(), metadata={"secret": True})
-    schema: str | None = None
+    exactly_once: bool = False
+    schema: Schema | None = field(default=None, metadata={"part": Schema})
 
     def __post_init__(self) -> None:
         """
@@ -78,7 +104,6 @@ class ProducerSettings(Settings):
         """
         me = "ProducerSettings"
         check_text(me, "topic", self.topic, optional=False)
-        check_text(me, "schema", self.schema)
         if self.initial_sequence_id is not None:
             # The client drops 0 silently (a truth test), and -1 is its own word for "none".
             check_number(me, "initial_sequence_id", self.initial_sequence_id, 1, _MAX_SEQUENCE_ID, whole=True)
@@ -97,27 +122,39 @@ class TopicSettings(Settings):
         mix_keys: True lets messages of different keys share a batch, several times as fast. A Key_Shared
             subscription hands a batch to one consumer as a whole, so its order per key then breaks silently;
             every other kind of subscription is unharmed. False sends messages with a key one by one.
+        lane_policy: see `LanePolicy`. It is for messages with an ordering key; a partition key alone keeps the order
+            of what is stored, and a failure does not stop it.
         batch_max_messages: see `ProducerSettings`; 1 switches batching off.
         batch_max_bytes: see `ProducerSettings`.
         compression: see `ProducerSettings`.
         producer_name: see `ProducerSettings`.
+        exactly_once: True finds out what is stored when an answer is missing, by reading the topic back, so that nothing
+            is kept as `MAYBE_STORED` that can be read. Needs a `producer_name`, the right to consume, and a name that no
+            other process uses at the same time.
+        durability: see `Durability`. `OUTBOX` needs a `producer_name` and a store on disk, and makes `exactly_once` true;
+            each call waits for the disk, and many threads share the wait.
         access_mode: see `ProducerSettings`.
         chunking: see `ProducerSettings`; messages are then sent one by one.
         encryption_key: see `ProducerSettings`.
         crypto_key_files: see `ProducerSettings`.
         properties: see `ProducerSettings`.
+        schema: see `ProducerSettings`.
     """
 
     mix_keys: bool = False
+    lane_policy: LanePolicy = LanePolicy.PAUSE
     batch_max_messages: int = 500
     batch_max_bytes: int = 1024 * 1024
     compression: Compression = Compression.NONE
     producer_name: str | None = None
+    exactly_once: bool = False
+    durability: Durability = Durability.MEMORY
     access_mode: AccessMode = AccessMode.SHARED
     chunking: bool = False
     encryption_key: str | None = None
     crypto_key_files: tuple[str, str] | None = None
     properties: tuple[tuple[str, str], ...] = field(default=(), metadata={"secret": True})
+    schema: Schema | None = field(default=None, metadata={"part": Schema})
 
     def __post_init__(self) -> None:
         """
@@ -125,6 +162,10 @@ class TopicSettings(Settings):
         """
         me = "TopicSettings"
         check_flag(me, "mix_keys", self.mix_keys)
+        check_enum(me, "lane_policy", self.lane_policy, LanePolicy)
+        check_enum(me, "durability", self.durability, Durability)
+        if self.durability is Durability.OUTBOX and not self.exactly_once:
+            object.__setattr__(self, "exactly_once", True)
         _check_common(me, self)
 
     def producer(self, topic: str, *, keyed: bool) -> ProducerSettings:
@@ -138,6 +179,7 @@ class TopicSettings(Settings):
         return ProducerSettings(
             topic=topic,
             producer_name=self.producer_name,
+            exactly_once=self.exactly_once,
             batch_max_messages=1 if alone else self.batch_max_messages,
             batch_max_bytes=self.batch_max_bytes,
             compression=self.compression,
@@ -146,6 +188,7 @@ class TopicSettings(Settings):
             encryption_key=self.encryption_key,
             crypto_key_files=self.crypto_key_files,
             properties=self.properties,
+            schema=self.schema,
         )
 
 
@@ -157,6 +200,15 @@ def _check_common(owner: str, settings: ProducerSettings | TopicSettings) -> Non
     check_enum(owner, "compression", settings.compression, Compression)
     check_enum(owner, "access_mode", settings.access_mode, AccessMode)
     check_flag(owner, "chunking", settings.chunking)
+    check_flag(owner, "exactly_once", settings.exactly_once)
+    if settings.exactly_once and settings.producer_name is None:
+        raise InvalidSettings(f"{owner}.exactly_once", "needs a producer_name, which the broker lets one producer have")
+    if settings.exactly_once and settings.chunking:
+        raise InvalidSettings(
+            f"{owner}.exactly_once", "does not go with chunking, which splits what is to be recognised"
+        )
+    if settings.schema is not None and not isinstance(settings.schema, Schema):
+        raise InvalidSettings(f"{owner}.schema", f"must be a Schema, not {shown(settings.schema)}")
     if settings.crypto_key_files is not None:
         _check_texts(owner, "crypto_key_files", settings.crypto_key_files, "(public, private)")
     if (settings.encryption_key is None) != (settings.crypto_key_files is None):

@@ -119,6 +119,8 @@ class SenderSettings(Settings):
         pool: see `PoolSettings`.
         close_seconds: how long `close()` without an argument, the end of a `with` block and the exit of
             the interpreter wait for what is in flight before they keep the rest in the store.
+        lane_probe_seconds: so often paused lanes are tried again: what is kept of them and surely not stored is replayed, and
+            then they go on. None leaves that to you.
         drain_on_sigterm: True lets SIGTERM, where the application has no handler of its own, first deliver
             or keep what was accepted and then end the process by the same signal.
         allowed_namespaces: patterns (`*` matches within a part) of `tenant/namespace`, None for any. A topic
@@ -138,6 +140,7 @@ class SenderSettings(Settings):
     retry: RetrySettings = RetrySettings()
     pool: PoolSettings = PoolSettings()
     close_seconds: float = 10.0
+    lane_probe_seconds: float | None = None
     drain_on_sigterm: bool = True
     allowed_namespaces: tuple[str, ...] | None = None
     topics: Mapping[str, TopicSettings] = field(default_factory=dict, metadata={"each": TopicSettings}, hash=False)
@@ -158,6 +161,8 @@ class SenderSettings(Settings):
         if self.bytes_per_second is not None:
             check_number(me, "bytes_per_second", self.bytes_per_second, 0.001, _MAX_RATE)
         check_number(me, "close_seconds", self.close_seconds, 0, _DAY)
+        if self.lane_probe_seconds is not None:
+            check_number(me, "lane_probe_seconds", self.lane_probe_seconds, 0.01, _DAY)
         check_flag(me, "drain_on_sigterm", self.drain_on_sigterm)
         _check_topics(me, self.topics)
         object.__setattr__(self, "topics", dict(self.topics))

@@ -11,9 +11,10 @@ from safepulsar.message import MessageId
 from safepulsar.outcomes import Phase, classify
 from safepulsar.testing.session import Batch, Line
 from safepulsar.testing.topic_log import Wire
+from safepulsar.transport import Stored
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from safepulsar.errors import BrokerError
     from safepulsar.message import Outgoing
@@ -69,6 +70,30 @@ class FakeClient:
             producer.close()
             raise classify("AlreadyClosed", Phase.CREATE, settings.topic)
         return producer
+
+    def last_message_ids(self, topic: str, *, timeout_seconds: float) -> dict[int, MessageId | None]:
+        """
+        Where the topic, which is not partitioned here, ends now; see `TransportClient.last_message_ids`.
+
+        Raises:
+            BrokerError: with its verdict.
+        """
+        messages = self._network.read(self._line, topic, timeout_seconds)
+        return {-1: messages[-1].message_id if messages else None}
+
+    def read_back(
+        self, topic: str, partition: int, after: MessageId | None, *, timeout_seconds: float
+    ) -> Iterator[Stored]:
+        """
+        Read what is behind `after`; see `TransportClient.read_back`.
+
+        Raises:
+            BrokerError: with its verdict.
+        """
+        name = topic if partition < 0 else f"{topic}-partition-{partition}"
+        for message in self._network.read(self._line, name, timeout_seconds):
+            if after is None or message.message_id > after:
+                yield Stored(message.message_id, message.producer_name, message.properties)
 
     def close(self) -> None:
         """
@@ -209,11 +234,24 @@ class FakeProducer:
         with self._network.changed:
             return self._network.connected_locked(self._session)
 
+    @property
+    def next_sequence_id(self) -> int | None:
+        """
+        The id that the next message without one gets.
+        """
+        return self._session.next_sequence_id
+
     def last_sequence_id(self) -> int:
         """
         The highest sequence id that the broker confirmed for this producer's name, -1 if none.
         """
         return self._session.last_confirmed
+
+    def last_sequence_ids(self) -> dict[int, int]:
+        """
+        The same by -1: a topic here is not partitioned.
+        """
+        return {-1: self._session.last_confirmed}
 
     def close(self) -> None:
         """
@@ -263,14 +301,15 @@ class FakeProducer:
     def _add_locked(self, message: Outgoing, on_result: OnResult | None) -> list[Batch]:
         session = self._session
         sequence_id = message.sequence_id
-        if sequence_id is None:
+        recognised_by = sequence_id if session.settings.exactly_once else None
+        if sequence_id is None or recognised_by is not None:
             # Counted without regard to ids that were given: so does the official client, and it is a trap.
             sequence_id, session.next_sequence_id = session.next_sequence_id, session.next_sequence_id + 1
         batched = session.settings.batch_max_messages > 1 and message.deliver_at_ms is None
         batch = session.open_batch if batched else None
         if batch is None:
             batch = Batch(session, batched)
-        batch.wires.append(Wire.of(message, sequence_id))
+        batch.wires.append(Wire.of(message, sequence_id, recognised_by))
         if on_result is not None:
             batch.callbacks.append((len(batch.wires) - 1, on_result))
         if not batched:

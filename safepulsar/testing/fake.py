@@ -225,12 +225,29 @@ class FakeBroker:
         with self._network.changed:
             self._network.faults.order(Fault(code=code, phase=phase, topic=full, stored=stored, left=count))
 
+    def fail_next_reads(self, count: int, code: str) -> None:
+        """
+        Let the next `count` calls of `last_message_ids` or `read_back` fail.
+
+        Args:
+            count: of calls, for any topic.
+            code: Pulsar's name of the result, e.g. `AuthorizationError`.
+
+        Raises:
+            InvalidInput: a count below 1.
+        """
+        if count < 1:
+            raise InvalidInput("count", f"must be at least 1, not {count}")
+        with self._network.changed:
+            self._network.read_faults.extend([code] * count)
+
     def forget_faults(self) -> None:
         """
-        Take back what `fail_next` ordered and nothing has used up.
+        Take back what `fail_next` and `fail_next_reads` ordered and nothing has used up.
         """
         with self._network.changed:
             self._network.faults.clear()
+            self._network.read_faults.clear()
 
     def freeze(self, topic: str | None = None) -> None:
         """

@@ -5,10 +5,13 @@ Faults that a test ordered in advance, each for the next so many calls.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from safepulsar.outcomes import Phase
+
+# After these the official client's producer takes no message any more, and what is pending ends the same way.
+ENDS_A_PRODUCER: Final = frozenset({"AlreadyClosed", "ProducerFenced", "TopicTerminated"})
 
 
 @dataclass(slots=True, kw_only=True)

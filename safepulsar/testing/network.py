@@ -19,7 +19,7 @@ from safepulsar.broker_process import BrokerState
 from safepulsar.outcomes import Phase, classify
 from safepulsar.settings import AccessMode
 from safepulsar.testing.counts import BrokerCounts
-from safepulsar.testing.faults import FaultScript
+from safepulsar.testing.faults import ENDS_A_PRODUCER, FaultScript
 from safepulsar.testing.session import OK, Answer, Session
 from safepulsar.testing.topic_log import TopicLog
 
@@ -29,9 +29,7 @@ if TYPE_CHECKING:
     from safepulsar.message import MessageId
     from safepulsar.settings import ProducerSettings
     from safepulsar.testing.session import Batch, Call, Line
-
-# After these the official client's producer takes no message any more, and what is pending ends the same way.
-_ENDS_A_PRODUCER = frozenset({"AlreadyClosed", "ProducerFenced", "TopicTerminated"})
+    from safepulsar.testing.topic_log import StoredMessage
 
 _TOPIC = re.compile(r"(non-)?persistent://[^/]+/[^/]+/[^/].*", re.DOTALL)
 
@@ -55,6 +53,7 @@ class Network:
         self.changed = threading.Condition()  # guards everything here, the sessions and the lines; told of each change
         self.counts = BrokerCounts()
         self.faults = FaultScript()
+        self.read_faults: deque[str] = deque()
         self.state = BrokerState.RUNNING
         self.held: deque[Answer] = deque()
         self.lines: list[Line] = []
@@ -130,18 +129,36 @@ class Network:
             log = self.logs[topic] = TopicLog(topic, len(self.logs), deduplication=self.deduplication)
         return log
 
+    def read(self, line: Line, topic: str, timeout_seconds: float) -> list[StoredMessage]:
+        """
+        Return what the topic holds; waits while the broker or the topic is frozen.
+
+        Raises:
+            BrokerError: with its verdict.
+        """
+        with self.changed:
+            self.changed.wait_for(lambda: line.closed or not self._frozen(topic), timeout_seconds)
+            code = self._unreachable_locked(line, topic)
+            if code is None and self.read_faults:
+                code = self.read_faults.popleft()
+            if code is not None:
+                raise classify(code, Phase.CREATE, topic)
+            return list(self.log_locked(topic).messages)
+
     def _refusal_locked(self, session: Session) -> str | None:
         topic = session.settings.topic
-        if session.line.closed:
+        code = self._unreachable_locked(session.line, topic)
+        fault = self.faults.take(Phase.CREATE, topic) if code is None else None
+        return code if fault is None else fault.code
+
+    def _unreachable_locked(self, line: Line, topic: str) -> str | None:
+        if line.closed:
             return "AlreadyClosed"
         if _TOPIC.fullmatch(topic) is None:
             return "InvalidTopicName"
         if self._frozen(topic):
             return "Timeout"
-        if self.state is BrokerState.STOPPED:
-            return "ConnectError"
-        fault = self.faults.take(Phase.CREATE, topic)
-        return None if fault is None else fault.code
+        return "ConnectError" if self.state is BrokerState.STOPPED else None
 
     def _attach_locked(self, session: Session) -> str | None:
         others = [other for other in self._sessions.get(session.settings.topic, ()) if other.attached]
@@ -245,7 +262,7 @@ class Network:
             self._answer_locked(batch, OK, last_id)
             return
         self._answer_locked(batch, fault.code)
-        if fault.code in _ENDS_A_PRODUCER:
+        if fault.code in ENDS_A_PRODUCER:
             self._end_locked(session, fault.code)
 
     def _answer_locked(self, batch: Batch, code: str, last_id: MessageId | None = None) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from safepulsar.message import MessageId
+from safepulsar.message import ID_PROPERTY, MessageId
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -76,13 +76,14 @@ class Wire(NamedTuple):
     deliver_at_ms: int | None
 
     @classmethod
-    def of(cls, message: Outgoing, sequence_id: int) -> Wire:
+    def of(cls, message: Outgoing, sequence_id: int, recognised_by: int | None = None) -> Wire:
         """
-        Copy `message`, which goes by `sequence_id`.
+        Copy `message`, which goes by `sequence_id`, and carries the number that it is recognised by, if any.
         """
+        number = {} if recognised_by is None else {ID_PROPERTY: str(recognised_by)}
         return cls(
             None if message.payload is None else bytes(message.payload),
-            dict(message.properties or ()),
+            {**(message.properties or {}), **number},
             message.partition_key,
             message.ordering_key,
             sequence_id,

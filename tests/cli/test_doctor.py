@@ -29,14 +29,22 @@ if TYPE_CHECKING:
 IDS: Final = [
     "client-library",
     "tls",
+    "credentials",
     "queue-full",
     "batching",
+    "retries",
+    "closing",
+    "rate-limit",
+    "producer-names",
     "fork",
+    "open-files",
     "failed-messages",
+    "store-place",
     "broker",
     "topic-lookup",
     "produce-right",
     "deduplication",
+    "resending",
     "message-size",
 ]
 
@@ -90,6 +98,17 @@ def test_a_broker_is_examined_step_by_step(commands: Commands, broker: Broker) -
     assert deduplication["what"].startswith("on" if broker.features.deduplication else "off")
     assert deduplication["level"] == ("ok" if broker.features.deduplication else "warn")
     assert bool(deduplication["remedy"]) is not broker.features.deduplication
+
+
+def test_sources_are_looked_into(commands: Commands, tmp_path: Path) -> None:
+    """
+    With `--code` each hazard is one more finding, behind the others.
+    """
+    (tmp_path / "shop.py").write_text("import pulsar\nclient = pulsar.Client('pulsar://localhost:6650')\n")
+    ended = commands.run("doctor", "--url", nobody(), "--code", tmp_path, "--json").check(1)
+    findings = [finding["id"] for finding in ended.json()["findings"]]
+    assert findings == [*IDS, "code-client-at-import", "code-never-closed"]
+    commands.run("doctor", "--url", nobody(), "--code", tmp_path / "nothing").check(2)
 
 
 def test_nothing_is_sent_to_the_applications_topic(commands: Commands, lite_broker: LiteBroker, topic: str) -> None:

@@ -33,7 +33,7 @@ LONG_SECONDS = 60.0
 def sender_on(
     system: System,
     store: FailedMessageStore | None = None,
-    **settings: Any,  # as SenderSettings
+    **settings: Any,  # noqa: ANN401  # as SenderSettings, which checks them
 ) -> RetryingSender:
     """
     A sender with a client of its own.

@@ -203,7 +203,7 @@ class Clock:
             forked.append(child(lambda: None))
         return 1.0
 
-store._clock = Clock()
+store.clock = Clock()
 store.keep([failed(b"1")])
 assert [message.id for message in store.claim("r1", limit=1, lease_seconds=30)] == [1]
 wait(*forked)

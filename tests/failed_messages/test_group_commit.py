@@ -190,3 +190,88 @@ def test_an_interrupted_writer_loses_nothing_of_the_others(
     written = [item for group in writes.groups for item in group]
     assert written.count(survivor) == 1
     assert sorted(written) == (["1", "2", "3"] if committed else sorted(["1", survivor]))
+
+
+def test_everybody_is_told_in_order_before_anybody_returns(writes: Writes, group_commit: GroupCommit[str]) -> None:
+    """
+    `on_committed` is called for each batch in the order of the write, and all of them before the first caller goes on.
+    """
+    events: list[str] = []
+
+    def commit(item: str) -> None:
+        group_commit.commit([item], lambda batch: events.append(f"told {batch.ids[0]}"))
+        events.append(f"returned {item}")
+
+    writes.go_on.clear()
+    threads = [threading.Thread(target=commit, args=(str(number),)) for number in range(1, 6)]
+    threads[0].start()
+    assert writes.blocked.wait(10)
+    for place, thread in enumerate(threads[1:], 1):
+        thread.start()
+        wait_until(lambda place=place: len(group_commit._queue) == place, "it to wait")  # type: ignore[misc]  # its own
+    writes.go_on.set()
+    for thread in threads:
+        thread.join(10)
+        assert not thread.is_alive()
+    assert [event for event in events if event.startswith("told")] == [f"told {number}" for number in range(1, 6)]
+    first_return = min(events.index(f"returned {number}") for number in range(2, 6))
+    assert events.index("told 5") < first_return
+
+
+@pytest.mark.parametrize("committed", [True, False])
+def test_who_is_interrupted_before_telling_leaves_that_to_the_next(
+    writes: Writes, group_commit: GroupCommit[str], *, committed: bool
+) -> None:
+    """
+    Ctrl-C after the write and before the calls: each of the others is told once, by whoever comes next.
+    """
+    told: list[str] = []
+    results: dict[str, object] = {}
+
+    def commit(item: str) -> None:
+        try:
+            results[item] = group_commit.commit([item], lambda batch: told.append(batch.items[0]))
+        except KeyboardInterrupt as error:
+            results[item] = error
+
+    writes.go_on.clear()
+    threads = [threading.Thread(target=commit, args=(str(number),)) for number in range(1, 5)]
+    threads[0].start()
+    assert writes.blocked.wait(10)
+    for place, thread in enumerate(threads[1:], 1):
+        thread.start()
+        wait_until(lambda place=place: len(group_commit._queue) == place, "it to wait")  # type: ignore[misc]  # its own
+    writes.interrupts["3"] = committed
+    writes.go_on.set()
+    for thread in threads:
+        thread.join(10)
+        assert not thread.is_alive()
+    interrupted = [item for item, result in results.items() if isinstance(result, KeyboardInterrupt)]
+    assert len(interrupted) == 1
+    assert sorted(set(told) - set(interrupted)) == sorted({"1", "2", "3", "4"} - set(interrupted))
+    assert len(told) == len(set(told))
+
+
+def test_who_is_forgotten_finds_out(
+    writes: Writes, group_commit: GroupCommit[str], callers: Callers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    If the one that had to wake the next one was interrupted just there, it wakes by itself.
+    """
+    monkeypatch.setattr("safepulsar.failed_messages.group_commit._FORGOTTEN_SECONDS", 0.02)
+    with group_commit._turn:
+        callers.start("7")
+    callers.join()  # nobody has called wake
+    assert writes.groups == [["7"]]
+
+
+def test_nobody_writes_in_a_turn(writes: Writes, group_commit: GroupCommit[str], callers: Callers) -> None:
+    """
+    Within `turn` nothing is written; what waits is written as soon as it ends.
+    """
+    with group_commit.turn():
+        callers.start("1")
+        callers.start("2")
+        assert writes.groups == []
+    callers.join()
+    assert writes.groups == [["1", "2"]]

@@ -158,3 +158,29 @@ def test_damage_under_a_claim_is_no_trap(disk: SqliteFailedMessages, path: Path,
     assert disk.claim("r2", limit=3, lease_seconds=30) == []
     assert disk.corrupted_ids() == (1, 3)
     assert disk.purge(FailedMessageFilter()) == 2
+
+
+def test_damaged_rows_hide_none_behind_them(disk: SqliteFailedMessages, path: Path) -> None:
+    """
+    However little is asked for at a time, what comes after damaged rows of other lanes is handed out.
+    """
+    disk.keep([failed(), failed(key="a"), failed(key="a"), failed(key="b"), failed()])
+    meddle(path, "UPDATE failed_messages SET trace_id = 'x' WHERE id IN (1, 2)")
+    taken = [disk.claim("r1", limit=1, lease_seconds=30) for _ in range(3)]
+    assert [[message.id for message in each] for each in taken] == [[4], [5], []]
+    assert disk.corrupted_ids() == (1, 2)
+
+
+@pytest.mark.parametrize("where", [FailedMessageFilter(), FailedMessageFilter(error="SendTimeout")])
+def test_more_than_is_read_together_keeps_its_order(disk: SqliteFailedMessages, where: FailedMessageFilter) -> None:
+    """
+    A claim of many rows hands out each once and in order, with a filter that takes whole lanes and with one that doesn't.
+    """
+    disk.keep([failed(b"%d" % number, key=f"k{number % 7}") for number in range(1800)])
+    taken = [disk.claim("r1", where, limit=700, lease_seconds=30) for _ in range(4)]
+    assert [len(each) for each in taken] == [700, 700, 400, 0]
+    payloads = [message.message.payload for each in taken for message in each]
+    assert payloads == [b"%d" % number for number in range(1800)]
+    assert disk.delivered("r1", {number: MessageId(1, number) for number in range(1, 1801)}) == list(range(1, 1801))
+    assert disk.stats()["delivered"] == 1800
+    assert disk.status(1799).message_id == MessageId(1, 1799)

@@ -145,7 +145,7 @@ def test_a_commit_is_on_disk_and_a_deletion_is_gone(disk: SqliteFailedMessages, 
     Commits are synchronous in a write-ahead log, and what was delivered or purged is overwritten in the file.
     """
     disk.keep([failed(b"SECRET-delivered"), failed(b"SECRET-purged"), failed(b"stays")])
-    with disk._database.reading() as connection:
+    with disk.database.reading() as connection:
         settings = {
             name: connection.execute(f"PRAGMA {name}").fetchone()[0]
             for name in ("journal_mode", "synchronous", "secure_delete", "application_id", "user_version")
@@ -155,7 +155,7 @@ def test_a_commit_is_on_disk_and_a_deletion_is_gone(disk: SqliteFailedMessages, 
         "synchronous": 2,
         "secure_delete": 1,
         "application_id": 0x73616670,
-        "user_version": 1,
+        "user_version": 2,
     }
     disk.confirm(1, MessageId(1, 1))
     disk.purge(FailedMessageFilter(ids=(2,)))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
-from safepulsar import TopicSettings
+from safepulsar import LanePolicy, TopicSettings
 from tests.brokers import RealBroker
 from tests.faults.proxy import Proxy
 from tests.history import Rules
@@ -111,7 +111,10 @@ def test_whatever_happens_everything_is_accounted_for(trial: Trial) -> None:
     """
     mix_keys, producer_name = trial.rng.random() < 0.5, trial.rng.choice([None, "shop"])
     with Proxy(trial.broker.url, on_cut=trial.history.broken) as proxy:
-        trial.open(url=proxy.url, topic_defaults=TopicSettings(mix_keys=mix_keys, producer_name=producer_name))
+        trial.open(
+            url=proxy.url,
+            topic_defaults=TopicSettings(mix_keys=mix_keys, producer_name=producer_name, lane_policy=LanePolicy.SKIP),
+        )
         mixture = Mixture(trial, proxy)
         faults = [trial.rng.choice(mixture.all) for _ in range(_FAULTS)]
         print(f"{mix_keys=}, {producer_name=}", *(each.__name__ for each in faults))  # noqa: T201  # beside a failure

@@ -9,7 +9,7 @@ import threading
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
-from safepulsar import RetryingSender, SenderSettings, SqliteFailedMessages, replay
+from safepulsar import LanePolicy, RetryingSender, SenderSettings, SqliteFailedMessages, TopicSettings, replay
 from safepulsar.failed_messages import FailedMessageState
 from tests.brokers import read_topic
 from tests.faults.load import Load
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 _READ_SECONDS: Final = 60.0
 _FATES: Final = frozenset({What.ACKED, What.DUPLICATE, What.FAILED})
+_STORED: Final = frozenset({What.ACKED, What.DUPLICATE, What.REPLAYED})
 _LATE_SECONDS: Final = 0.5  # for what a producer that was closed had sent, and the broker still has to take
 _RESUMED: Final = 200
 _IN_FLIGHT: Final = 1000  # while the broker is away no more than this piles up, which would only cost time
@@ -88,7 +89,13 @@ class Trial:
             url: where the broker is reached, if not at its own.
             settings: of the sender.
         """
-        settings = {"max_in_flight_messages": _IN_FLIGHT, "drain_on_sigterm": False, **settings}
+        settings = {
+            "max_in_flight_messages": _IN_FLIGHT,
+            "drain_on_sigterm": False,
+            # A lane that stops would take the load away.
+            "topic_defaults": TopicSettings(lane_policy=LanePolicy.SKIP),
+            **settings,
+        }
         self.sender = RetryingSender(
             url or self.broker.url, failed_messages=self.store, settings=SenderSettings(**settings)
         ).open()
@@ -188,12 +195,12 @@ class Trial:
             if identity not in told:
                 self.history.failed(identity, row.certainty, row.id)
 
-    def replay(self) -> ReplayReport:
+    def replay(self, settings: SenderSettings | None = None) -> ReplayReport:
         """
-        Replay the store by a sender of its own.
+        Replay the store by a sender of its own, with settings of its own.
         """
         self.learn_from_store()
-        with RetryingSender(self.broker.url, failed_messages=self.store) as sender:
+        with RetryingSender(self.broker.url, failed_messages=self.store, settings=settings) as sender:
             return replay(self.store, sender)
 
     def broken_connections(self, *, replay_keeps_order: bool = True) -> Rules:
@@ -206,13 +213,17 @@ class Trial:
     def read(self, partitions: int = 0) -> list[Record]:
         """
         Read the topic, or one of its partitions after the other.
+
+        A topic has at least what we were told is stored: a slow machine is no reason to stop before.
         """
-        topics = [f"{self.topic}-partition-{number}" for number in range(partitions)] or [self.topic]
-        return [
-            record
-            for topic in topics
-            for record in read_topic(self.broker, topic, idle_seconds=_LATE_SECONDS, timeout_seconds=_READ_SECONDS)
-        ]
+        if partitions:
+            topics = [f"{self.topic}-partition-{number}" for number in range(partitions)]
+            return [record for topic in topics for record in self._read(topic, 0)]
+        told = {event.identity for event in self.history.events() if event.what in _STORED}
+        return self._read(self.topic, len(told))
+
+    def _read(self, topic: str, until: int) -> list[Record]:
+        return read_topic(self.broker, topic, until=until, idle_seconds=_LATE_SECONDS, timeout_seconds=_READ_SECONDS)
 
     def judge(self, rules: Rules | None = None, *, partitions: int = 0) -> Report:
         """

@@ -4,6 +4,8 @@ The brokers on which hazards are tried, and the marks of these tests.
 
 from __future__ import annotations
 
+import uuid
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 
     from tests.brokers import RealBroker
 
+PARTITIONS: Final = 4  # of a partitioned topic
 _HERE: Final = Path(__file__).parent
 
 
@@ -46,6 +49,16 @@ def real_trial(pulsar_broker: RealBroker, topic: str, tmp_path: Path) -> Trial:
     On the shared Apache Pulsar, deduplication on.
     """
     return Trial(pulsar_broker, topic, tmp_path / "failed.db")
+
+
+@pytest.fixture
+def partitioned_trial(real_trial: Trial, pulsar_broker: RealBroker) -> Trial:
+    """
+    As `real_trial`, on a topic of several partitions.
+    """
+    topic = f"persistent://public/default/hazards-{uuid.uuid4().hex[:8]}"
+    pulsar_broker.admin.create_partitioned_topic(topic, PARTITIONS)
+    return replace(real_trial, topic=topic)
 
 
 @pytest.fixture

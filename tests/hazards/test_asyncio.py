@@ -7,8 +7,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tests.hazards.trial import ABORTED, told
+from tests.waiting import wait_until
 
 if TYPE_CHECKING:
+    from tests.brokers import RealBroker
     from tests.hazards.trial import Trial
 
 
@@ -117,3 +119,56 @@ def test_a_cancelled_await_is_accounted_for(own_trial: Trial) -> None:
     )
     assert facts == {"fate": "DELIVERED", "accepted": 2, "delivered": 2}
     assert own_trial.payloads(until=2) == [b"first", b"x"]
+
+
+def test_control_a_cancelled_open_leaves_a_producer(real_trial: Trial, pulsar_broker: RealBroker) -> None:
+    """
+    Each cancelled opening of a producer of the official client leaves one open on the broker that nobody can close.
+    """
+    facts = told(
+        real_trial.plain(
+            """
+            import asyncio, urllib.request, pulsar, pulsar.asyncio
+            statistics = sys.argv[5]
+            async def main():
+                client = pulsar.asyncio.Client(url, logger=pulsar.ConsoleLogger(pulsar.LoggerLevel.Error))
+                await (await client.create_producer(topic)).close()  # from here on the topic is there
+                opening = [asyncio.ensure_future(client.create_producer(topic)) for _ in range(10)]
+                await asyncio.sleep(0)  # until they have begun
+                for each in opening:
+                    each.cancel()
+                await asyncio.wait(opening)
+                on_the_broker = 0
+                while on_the_broker < 10:
+                    with urllib.request.urlopen(statistics) as answer:
+                        on_the_broker = len(json.load(answer)["publishers"])
+                    await asyncio.sleep(0.05)
+                tell(cancelled=sum(each.cancelled() for each in opening), on_the_broker=on_the_broker)
+                os._exit(0)  # its further life is another matter
+            asyncio.run(main())
+            """,
+            pulsar_broker.admin.statistics_url(real_trial.topic),
+        )
+    )
+    assert facts == {"cancelled": 10, "on_the_broker": 10}
+
+
+def test_a_message_that_is_too_late_leaves_no_producer(real_trial: Trial, pulsar_broker: RealBroker) -> None:
+    """
+    Messages whose time is over before their producer is open are kept; the producer that comes later is the next ones'.
+    """
+    facts = told(
+        real_trial.safe(
+            """
+            from safepulsar import TopicSettings
+            with make_sender(topic_defaults=TopicSettings(producer_name="shop")) as sender:
+                late = [sender.submit(topic, b"late", deadline_seconds=0.001) for _ in range(10)]
+                codes = {type(handle.exception()).__name__ for handle in late}
+                fate = sender.send(topic, b"x").fate.value
+                tell(codes=sorted(codes), fate=fate, kept=sender.stats().counts.failed)
+            """
+        )
+    )
+    assert facts == {"codes": ["SendFailed"], "fate": "DELIVERED", "kept": 10}
+    wait_until(lambda: pulsar_broker.admin.producer_count(real_trial.topic) == 0, "the only producer is closed")
+    assert real_trial.payloads(until=1) == [b"x"]

@@ -5,35 +5,21 @@ Calls of the client library that stop the whole program for ever: its asynchrono
 from __future__ import annotations
 
 import ast
-import uuid
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-import pytest
-
 import safepulsar
+from tests.hazards.conftest import PARTITIONS
 from tests.hazards.trial import CRASHED, HUNG, told
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.brokers import RealBroker
     from tests.hazards.trial import Trial
     from tests.subprocesses import ScriptResult
 
 _NEVER_NAMED: Final = {"flush_async", "message_router", "partitions_routing_mode"}
-_PARTITIONS: Final = 4
-
-
-@pytest.fixture
-def partitioned_trial(real_trial: Trial, pulsar_broker: RealBroker) -> Trial:
-    """
-    A topic of several partitions, which only the real broker has.
-    """
-    topic = f"persistent://public/default/deadlocks-{uuid.uuid4().hex[:8]}"
-    pulsar_broker.admin.create_partitioned_topic(topic, _PARTITIONS)
-    return replace(real_trial, topic=topic)
 
 
 # A program that is only slow beats on until the alarm, 20 times.
@@ -115,6 +101,18 @@ def test_control_a_raising_router_crashes(partitioned_trial: Trial) -> None:
     ).check(CRASHED)
 
 
+def test_control_routing_without_a_router_crashes(partitioned_trial: Trial) -> None:
+    """
+    A producer of the official client that is to route by a router, and was given none, crashes at its first send.
+    """
+    partitioned_trial.raw(
+        """
+        producer = client.create_producer(topic, message_routing_mode=pulsar.PartitionsRoutingMode.CustomPartition)
+        producer.send(b"x")
+        """
+    ).check(CRASHED)
+
+
 def test_what_can_freeze_is_never_named() -> None:
     """
     No line of safepulsar names the asynchronous flush or a message router.
@@ -161,7 +159,7 @@ def test_flushing_and_looking_while_sending(partitioned_trial: Trial) -> None:
     )
     assert facts == {"delivered": 2000}
     found: list[bytes] = []
-    for partition in range(_PARTITIONS):
+    for partition in range(PARTITIONS):
         found += replace(partitioned_trial, topic=f"{partitioned_trial.topic}-partition-{partition}").payloads()
     for thread in range(8):
         mine = [payload for payload in found if payload.startswith(b"%d-" % thread)]

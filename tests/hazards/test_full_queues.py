@@ -43,6 +43,94 @@ def test_control_a_full_queue_raises_nothing(trial: Trial) -> None:
     assert trial.payloads(until=2) == [b"0", b"1"]
 
 
+def test_control_chunks_take_room_for_ever(real_trial: Trial) -> None:
+    """
+    A message in chunks that meets the official client's full queue leaves its room taken, until nothing goes any more.
+    """
+    facts = told(
+        real_trial.raw(
+            """
+            producer = client.create_producer(topic, chunking_enabled=True, max_pending_messages=4)
+            def codes(count, payload):
+                found = []
+                for _ in range(count):
+                    producer.send_async(payload, lambda result, message_id: found.append(result.name))
+                producer.flush()
+                while len(found) < count:
+                    time.sleep(0.001)
+                return sorted(found)
+            before = codes(4, b"x")
+            too_much = codes(1, b"x" * 30_000_000)
+            tell(before=before, too_much=too_much, after=codes(4, b"x"))
+            client.close()
+            """
+        )
+    )
+    assert facts["before"] == ["Ok"] * 4
+    assert facts["too_much"] == ["ProducerQueueIsFull"]
+    assert facts["after"].count("ProducerQueueIsFull") > 0
+
+
+def test_chunks_leave_their_room(real_trial: Trial) -> None:
+    """
+    A sender waits for room before it hands anything over: chunks and what comes after them are delivered.
+    """
+    facts = told(
+        real_trial.safe(
+            """
+            topics = TopicSettings(chunking=True)
+            with make_sender(topic_defaults=topics, max_in_flight_messages=4, deadline_seconds=40) as sender:
+                for size in (30_000_000, 1) * 3:
+                    handles = [sender.submit(topic, b"x" * size) for _ in range(4)]
+                    fates = {handle.result().fate.value for handle in handles}
+                counts = sender.close().counts
+            tell(delivered=counts.delivered, accepted=counts.accepted)
+            """
+        )
+    )
+    assert facts == {"delivered": 24, "accepted": 24}
+
+
+def test_control_a_flush_succeeds_over_failures(trial: Trial) -> None:
+    """
+    The official client's `flush` tells of the last message only: it succeeds behind one that failed.
+    """
+    facts = told(
+        trial.raw(
+            """
+            producer = client.create_producer(topic)
+            producer.send_async(b"x" * 6_000_000, None)
+            producer.send_async(b"small", None)
+            tell(flush=producer.flush())
+            client.close()
+            """
+        )
+    )
+    assert facts == {"flush": None}
+    assert trial.payloads(until=1) == [b"small"]
+
+
+def test_each_failure_is_told_behind_a_flush(trial: Trial) -> None:
+    """
+    A sender's `flush` says that nothing is open; of each message its own handle, the books and the store tell the fate.
+    """
+    facts = told(
+        trial.safe(
+            """
+            with make_sender(max_message_bytes=7_000_000) as sender:
+                handles = [sender.submit(topic, payload) for payload in (b"x" * 6_000_000, b"small")]
+                still_open = sender.flush()
+                counts = sender.stats().counts
+            tell(still_open=still_open, failed=counts.failed, code=handles[0].exception().__cause__.code,
+                 fate=handles[1].result().fate.value)
+            """
+        )
+    )
+    assert facts == {"still_open": 0, "failed": 1, "code": "MessageTooBig", "fate": "DELIVERED"}
+    assert [len(row.message.payload or b"") for row in trial.kept()] == [6_000_000]
+    assert trial.payloads(until=1) == [b"small"]
+
+
 _FROZEN_WITH_TWO = """
 sender = make_sender(when_full=WhenFull.{when_full}, max_in_flight_messages=2)
 sender.send(topic, b"first")

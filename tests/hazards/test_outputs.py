@@ -11,6 +11,8 @@ import pytest
 from tests.hazards.trial import told
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.hazards.trial import Trial
 
 _CANARY: Final = "CANARY"
@@ -29,6 +31,27 @@ def test_control_the_log_is_among_the_output(trial: Trial) -> None:
         """
     ).check()
     assert " INFO " in output
+
+
+def test_control_a_second_client_has_no_log(trial: Trial, tmp_path: Path) -> None:
+    """
+    The official client writes the log of the first one's choice for all of them; what later ones are given stays empty.
+    """
+    facts = told(
+        trial.plain(
+            """
+            import pulsar
+            paths = [sys.argv[5] + name for name in ("/first", "/second")]
+            for path in paths:
+                client = pulsar.Client(url, logger=pulsar.FileLogger(pulsar.LoggerLevel.Info, path))
+                client.create_producer(topic)
+                client.close()
+            tell(written=[os.path.getsize(path) > 0 for path in paths])
+            """,
+            tmp_path,
+        )
+    )
+    assert facts == {"written": [True, False]}
 
 
 def test_the_log_is_on_standard_error(trial: Trial) -> None:

@@ -4,6 +4,9 @@ The public signatures as applications use them. Type-checked, never run: each li
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from typing_extensions import assert_type
@@ -18,6 +21,7 @@ from safepulsar import (
     CloseReport,
     Compression,
     Counts,
+    Draft,
     FailedMessage,
     FailedMessageFilter,
     FailedMessageStore,
@@ -35,23 +39,37 @@ from safepulsar import (
     RetryingSender,
     RetrySettings,
     SafePulsarError,
+    Schema,
+    SchemaKind,
+    Seal,
+    SealKind,
     SenderSettings,
     SenderStats,
     SendFailed,
     SendHandle,
     SendReport,
     SendResult,
+    SequenceAllocator,
     SqliteFailedMessages,
     TopicSettings,
     WhenFull,
     __version__,
     replay,
 )
+from safepulsar.doctor import Cause, examine_failures
+from safepulsar.integrity import verify
+from safepulsar.logs import LogOutcomes
+from safepulsar.metrics import Family, Metrics, serve_status
+from safepulsar.observing import Fact, Finished, Outcome
+from safepulsar.outbox import Outbox
+from safepulsar.serialization import JsonSerializer, Serializers, TextSerializer
+from safepulsar.tracing import Tracing, continue_trace
 from safepulsar.transport import TransportClient, TransportProducer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
+
+    from safepulsar.receiving import ReceivedMessage
 
 
 def sending(sender: RetryingSender, order: dict[str, int], rows: Iterator[dict[str, str]]) -> None:
@@ -70,6 +88,65 @@ def sending(sender: RetryingSender, order: dict[str, int], rows: Iterator[dict[s
     sender.send("orders", object())  # type: ignore[arg-type]  # neither has an object
     sender.send("orders", order, key="c7")  # type: ignore[call-arg]  # which key?
     sender.send("orders")  # type: ignore[call-arg]  # a tombstone is said, not left out
+
+
+@dataclass
+class Order:
+    """
+    What an application may have instead of a dict.
+    """
+
+    number: int
+
+
+class Stamp:
+    """
+    A step.
+    """
+
+    def before_send(self, draft: Draft) -> Draft:
+        """
+        A draft has what a message will have.
+        """
+        assert_type(draft.topic, str)
+        assert_type(draft.value, object)
+        assert_type(draft.properties, dict[str, str] | None)
+        draft.set_property("a", "b")
+        return draft
+
+
+class NoStep:
+    """
+    None, because it returns nothing.
+    """
+
+    def before_send(self, draft: Draft) -> None:
+        """
+        As said.
+        """
+
+
+def pipeline(path: Path, message: Message, received: ReceivedMessage) -> None:
+    """
+    Steps of the package and of the application are the same; what a serializer reads has its type.
+    """
+    text = TextSerializer()
+    serializers = Serializers({"orders": text}, default=JsonSerializer())
+    seal = Seal(SealKind.HMAC_SHA256, keys={"a": b"..."}, properties=["tenant"])
+    sender = RetryingSender(
+        "pulsar://localhost:6650", steps=[Stamp(), serializers, seal], topic_steps={"a": (Stamp(),)}
+    )
+    sender.send("orders", Order(7))
+    sender.send("orders", {"order": Order(7), "at": [date(2026, 1, 1)]})
+    RetryingSender("pulsar://localhost:6650", steps=[NoStep()])  # type: ignore[list-item]
+    assert_type(text.deserialize(b"..."), str)
+    assert_type(serializers.read(received), object)
+    seal.verify(message)
+    seal.verify(received)
+    verify(received)
+    SqliteFailedMessages(path, seal=seal)
+    TopicSettings(schema=Schema(kind=SchemaKind.STRING))
+    TopicSettings(schema="orders")  # type: ignore[arg-type]  # a schema is not only a name
 
 
 def life(path: Path, store: FailedMessageStore) -> None:
@@ -183,6 +260,20 @@ def kept(sender: RetryingSender, path: Path) -> None:
         assert_type(report.selected, int)
 
 
+def on_disk(store: SqliteFailedMessages) -> None:
+    """
+    The outbox and the sequence ids can be used by themselves.
+    """
+    outbox = Outbox(store, producer_name=lambda message: message.topic)
+    assert_type(outbox.put([Message(topic="t", payload=b"x")]), list[int])
+    with SequenceAllocator(store, "shop", "orders", block=10) as allocator:
+        assert_type(allocator.next(), int)
+        assert_type(allocator.allocate(5), range)
+    for row in outbox.claim("me", lease_seconds=30).take():
+        assert_type(row.message, Message)
+        assert_type(row.id, int)
+
+
 class _Connect(Protocol):
     def __call__(self, settings: ClientSettings) -> TransportClient: ...
 
@@ -198,6 +289,32 @@ def lower_down(connect: _Connect, settings: ProducerSettings) -> None:
     with pool.lease(settings, timeout_seconds=5) as producer:
         assert_type(producer, TransportProducer)
     assert_type(pool.stats(), PoolStats)
+
+
+class _Watching:
+    def observe(self, fact: Fact) -> None:
+        if isinstance(fact, Finished):
+            assert_type(fact.durations(), list[float])
+            for outcome in fact.outcomes():
+                assert_type(outcome, Outcome)
+                assert_type(outcome.fate, Fate)
+
+
+def watching() -> None:
+    """
+    Observers, metrics, traces and logs.
+    """
+    metrics = Metrics(topics=["orders"])
+    sender = RetryingSender(
+        "pulsar://localhost", steps=[Tracing(roots=0.1)], observers=[metrics, _Watching(), LogOutcomes()]
+    )
+    assert_type(sender.stats_if_open(), SenderStats | None)
+    assert_type(metrics.collect(), list[Family])
+    with serve_status(metrics, "run/status.sock") as status:
+        assert_type(status.path, Path)
+    with continue_trace({"traceparent": "…"}, topic="orders"):
+        pass
+    assert_type(examine_failures(3600).causes, list[Cause])
 
 
 assert_type(__version__, str)

@@ -90,6 +90,12 @@ class PulsarAdmin:
         """
         self._call("PUT", f"{_path(topic)}/partitions", partitions)
 
+    def add_partitions(self, topic: str, partitions: int) -> None:
+        """
+        Let a partitioned topic have that many, more than it has.
+        """
+        self._call("POST", f"{_path(topic)}/partitions", partitions)
+
     def topic_stats(self, topic: str) -> dict[str, Any]:
         """
         Return the broker's statistics of a topic, e.g. `["msgInCounter"]` or `["publishers"]`.
@@ -97,11 +103,25 @@ class PulsarAdmin:
         stats: dict[str, Any] = self._call("GET", f"{_path(topic)}/stats")
         return stats
 
+    def statistics_url(self, topic: str) -> str:
+        """
+        Return where a process of its own finds what `topic_stats` returns.
+        """
+        return f"{self._root}{_path(topic)}/stats"
+
     def producer_count(self, topic: str) -> int:
         """
         Return how many producers the broker has open on a topic; 0 for one that it doesn't know.
         """
         return len(self.topic_stats(topic)["publishers"]) if self._exists(_path(topic)) else 0
+
+    def schema(self, topic: str) -> dict[str, Any]:
+        """
+        Return the latest schema of a topic: its `type`, its `data` and its `version`.
+        """
+        tenant, namespace, name = _path(topic).split("/")[2:]
+        latest: dict[str, Any] = self._call("GET", f"/schemas/{tenant}/{namespace}/{name}/schema")
+        return latest
 
     def unload(self, topic: str) -> None:
         """
@@ -114,6 +134,18 @@ class PulsarAdmin:
         Make a topic take no more messages, for ever.
         """
         self._call("POST", f"{_path(topic)}/terminate")
+
+    def truncate(self, topic: str) -> None:
+        """
+        Throw away what a topic holds; its next messages are in a new ledger.
+        """
+        self._call("DELETE", f"{_path(topic)}/truncate")
+
+    def delete(self, topic: str) -> None:
+        """
+        Delete a topic, its producers notwithstanding.
+        """
+        self._call("DELETE", f"{_path(topic)}?force=true")
 
     def _exists(self, path: str) -> bool:
         try:

@@ -116,6 +116,11 @@ class AuthenticationBasic(Authentication):
         auth_params_string: str | None = None,
     ) -> None: ...
 
+class ConsumerCryptoFailureAction:
+    FAIL: ClassVar[ConsumerCryptoFailureAction]
+    DISCARD: ClassVar[ConsumerCryptoFailureAction]
+    CONSUME: ClassVar[ConsumerCryptoFailureAction]
+
 class CryptoKeyReader:
     def __init__(self, public_key_path: str, private_key_path: str) -> None: ...
 
@@ -185,6 +190,9 @@ class Client:
         receiver_queue_size: int = 1000,
         consumer_name: str | None = None,
         initial_position: InitialPosition = ...,
+        schema: schema.Schema = ...,
+        crypto_key_reader: CryptoKeyReader | None = None,
+        crypto_failure_action: ConsumerCryptoFailureAction = ...,
     ) -> Consumer: ...
     def create_reader(
         self,

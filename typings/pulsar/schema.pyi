@@ -1,6 +1,9 @@
 # The schemas that a producer may be given: in pulsar-client 3.13 a package; the names are the same.
 
+from _pulsar import SchemaInfo
+
 class Schema:
+    def schema_info(self) -> SchemaInfo: ...
     def encode(self, obj: object) -> bytes: ...
     def decode(self, data: bytes) -> object: ...
 
@@ -12,3 +15,19 @@ class StringSchema(Schema):
 
 class JsonSchema(Schema):
     def __init__(self, record_cls: type) -> None: ...
+
+class AvroSchema(Schema):
+    def __init__(self, record_cls: type | None, schema_definition: dict[str, object] | None = None) -> None: ...
+
+class ProtobufNativeSchema(Schema):
+    def __init__(self, record_cls: type) -> None: ...
+
+class Record:
+    def __init__(self, **values: object) -> None: ...
+
+class Long:
+    def __init__(self, *, required: bool = False) -> None: ...
+
+class String:
+    def __init__(self, *, required: bool = False) -> None: ...
+

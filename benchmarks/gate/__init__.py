@@ -1,0 +1,3 @@
+"""
+Whether a change made it slower: ratios to the raw client in one run, and counts that no machine changes.
+"""

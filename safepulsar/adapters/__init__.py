@@ -1,0 +1,3 @@
+"""
+The right way to send, made the shortest one in each framework. Each module needs its framework, and says which extra has it.
+"""

@@ -1,0 +1,3 @@
+"""
+The adapters, each in its framework.
+"""

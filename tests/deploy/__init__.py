@@ -1,0 +1,3 @@
+"""
+What is under `deploy/`, checked by the programs that it is for.
+"""

@@ -1,0 +1,3 @@
+"""
+What the doctor sees in settings, sources, machines, stores and logs.
+"""

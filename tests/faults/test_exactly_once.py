@@ -1,0 +1,238 @@
+"""
+Exactly-once under load, on brokers that deduplicate and on those that don't: each message is there once, whatever breaks.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import pytest
+
+from safepulsar import Certainty, FailedMessageFilter, LanePolicy, RetrySettings, SenderSettings, TopicSettings
+from safepulsar.message import ID_PROPERTY
+from tests.faults.orders import identify
+from tests.faults.proxy import Proxy
+from tests.history import Kind, Rules, What, check
+from tests.waiting import wait_until
+
+if TYPE_CHECKING:
+    from tests.brokers import RealBroker, Record
+    from tests.faults.trial import Trial
+    from tests.history import Report
+
+# Each test is of brokers, though it does not name their fixtures itself.
+pytestmark = [pytest.mark.broker, pytest.mark.slow, pytest.mark.timeout(180)]
+
+_THREADS: Final = 8
+_CUTS: Final = 5
+_ONCE: Final = Rules(exactly_once=True, ignored_properties=frozenset({ID_PROPERTY}))
+_AGAIN: Final = RetrySettings(max_retries=1000)  # each fault costs those that were under way an attempt
+_MAYBE: Final = FailedMessageFilter(certainty=Certainty.MAYBE_STORED)
+
+
+@pytest.fixture(params=[False, True], ids=["one-by-one", "batches"])
+def mix_keys(request: pytest.FixtureRequest) -> bool:
+    """
+    Whether messages of any key share a batch.
+    """
+    return bool(request.param)
+
+
+def once(*, mix_keys: bool, lane_policy: LanePolicy = LanePolicy.PAUSE) -> TopicSettings:
+    """
+    The settings of an exactly-once topic.
+    """
+    return TopicSettings(producer_name="shop", exactly_once=True, mix_keys=mix_keys, lane_policy=lane_policy)
+
+
+def finish(trial: Trial, *, partitions: int = 0) -> Report:
+    """
+    Close, and judge a run in which nothing may fail.
+    """
+    trial.close()
+    counts = trial.sender.stats().counts
+    assert counts.failed == 0, counts
+    report = trial.judge(_ONCE, partitions=partitions)
+    assert report.counts.found == report.counts.accepted
+    return report
+
+
+def test_a_broker_that_is_killed_and_frozen_has_each_message_once(once_trial: Trial, *, mix_keys: bool) -> None:
+    """
+    Back before the deadline, everything is delivered: what was under way is found, or sent again in its old place.
+    """
+    trial = once_trial
+    kills, freezes = (1, 1) if trial.broker.features.admin else (4, 3)
+    faults = [trial.broker.kill] * kills + [trial.broker.freeze] * freezes
+    trial.rng.shuffle(faults)
+    trial.open(retry=_AGAIN, topic_defaults=once(mix_keys=mix_keys))
+    with trial.load(deadline_seconds=90.0, workers=_THREADS) as load:
+        for fault in faults:
+            trial.wait_for_more(trial.rng.randint(100, 600))
+            fault()
+            trial.wait_for_accepted(trial.rng.randint(1, 300))
+            trial.broker.thaw()
+            trial.broker.start()
+        trial.wait_for_more()
+    assert not load.late
+    finish(trial)
+
+
+def test_a_connection_that_breaks_again_and_again_repeats_nothing(once_trial: Trial, *, mix_keys: bool) -> None:
+    """
+    Cut in the middle of what is sent, and behind lost acknowledgements, while the broker lives.
+    """
+    trial = once_trial
+    with Proxy(trial.broker.url) as proxy:
+        trial.open(url=proxy.url, retry=_AGAIN, topic_defaults=once(mix_keys=mix_keys))
+        with trial.load(deadline_seconds=90.0, workers=_THREADS, most=60, pause_seconds=0.01) as load:
+            trial.wait_for_more(100)
+            proxy.cut_every_bytes = trial.rng.randint(50_000, 150_000)
+            wait_until(lambda: proxy.cuts >= _CUTS, "cuts", timeout_seconds=60.0)
+            proxy.cut_every_bytes = None
+            for _ in range(2):
+                trial.wait_for_more(trial.rng.randint(50, 300))
+                proxy.dropped = 0
+                proxy.drop_receipts = True
+                wait_until(lambda: proxy.dropped > 0, "a lost acknowledgement", timeout_seconds=30.0)
+                proxy.cut()
+                proxy.drop_receipts = False
+            trial.wait_for_more()
+        assert not load.late
+        finish(trial)
+
+
+def test_what_an_outage_outlasts_ends_there_once_too(once_trial: Trial, *, mix_keys: bool) -> None:
+    """
+    What had to be given up is found out when the broker is back, kept as it is, and replayed: once, and lanes in order.
+    """
+    trial = once_trial
+    settings = once(mix_keys=mix_keys, lane_policy=LanePolicy.PARK)
+    trial.open(topic_defaults=settings)
+    with trial.load(deadline_seconds=1.5, workers=_THREADS):
+        trial.wait_for_more(trial.rng.randint(100, 500))
+        trial.broker.freeze()
+        trial.outlast_deadline()
+        trial.broker.thaw()
+        trial.wait_for_more(timeout_seconds=60.0)
+    trial.close()
+    kept = trial.store.count()
+    replayed = trial.replay(SenderSettings(topic_defaults=settings))
+    assert replayed.failed == replayed.skipped == 0, replayed
+    assert trial.store.count(_MAYBE) == trial.store.count() == 0, kept
+    report = trial.judge(
+        Rules(exactly_once=True, replay_keeps_order=False, ignored_properties=_ONCE.ignored_properties)
+    )
+    assert report.counts.maybe_stored > 0, report
+    assert_lanes_in_order(trial)
+
+
+def assert_lanes_in_order(trial: Trial) -> None:
+    """
+    Each ordering key's messages stand in the topic in the order in which they were given to the sender.
+    """
+    places = {identify(record): place for place, record in enumerate(trial.read())}
+    latest: dict[str, int] = {}
+    lanes = {record.ordering_key for record in trial.read() if record.ordering_key}
+    for what, identity, facts in trial.history.events():
+        lane = facts.get("lane")
+        if what is What.ATTEMPTED and lane in lanes and identity in places:
+            assert places[identity] > latest.get(lane, -1), f"{identity} stands before one that was accepted earlier"
+            latest[lane] = places[identity]
+    assert latest
+
+
+@pytest.mark.parametrize("deduplication", [True, False])
+def test_a_topic_that_moves_has_each_message_once(
+    second_pulsar_broker: RealBroker, pulsar_trial: Trial, *, deduplication: bool
+) -> None:
+    """
+    Unloaded again and again under load, as when brokers are upgraded.
+    """
+    trial = pulsar_trial
+    if not deduplication:
+        without_deduplication(second_pulsar_broker, trial)
+    trial.open(retry=_AGAIN, topic_defaults=once(mix_keys=trial.rng.random() < 0.5))
+    with trial.load(deadline_seconds=90.0, workers=_THREADS) as load:
+        for _ in range(3):
+            trial.wait_for_more(trial.rng.randint(100, 400))
+            second_pulsar_broker.admin.unload(trial.topic)
+        trial.wait_for_more()
+    assert not load.late
+    finish(trial)
+
+
+@pytest.mark.parametrize("deduplication", [True, False])
+def test_partitions_that_are_added_repeat_nothing(
+    second_pulsar_broker: RealBroker, pulsar_trial: Trial, *, deduplication: bool
+) -> None:
+    """
+    In the middle, with the connection cut afterwards, so that keys move: each message is in one partition, once.
+    """
+    trial = pulsar_trial
+    if not deduplication:
+        without_deduplication(second_pulsar_broker, trial)
+    admin = second_pulsar_broker.admin
+    admin.create_partitioned_topic(trial.topic, 2)
+    with Proxy(trial.broker.url) as proxy:
+        trial.open(url=proxy.url, retry=_AGAIN, topic_defaults=once(mix_keys=trial.rng.random() < 0.5))
+        with trial.load(deadline_seconds=90.0, workers=_THREADS) as load:
+            trial.wait_for_more(trial.rng.randint(200, 400))
+            admin.add_partitions(trial.topic, 4)
+            for _ in range(3):
+                proxy.dropped, proxy.drop_receipts = 0, True
+                wait_until(lambda: proxy.dropped > 0, "a lost acknowledgement", timeout_seconds=30.0)
+                proxy.cut()
+                proxy.drop_receipts = False
+                trial.wait_for_more()
+        assert not load.late
+        trial.close()
+    assert trial.sender.stats().counts.failed == 0
+    records = key_by_key(trial.read(partitions=4))
+    assert {record.position[-1] for record in records} == {0, 1, 2, 3}
+    trial.history.found(trial.topic, records, identify)
+    report = check(trial.history, _ONCE)
+    assert report.ok, report
+
+
+def key_by_key(records: list[Record]) -> list[Record]:
+    """
+    The records of all partitions as a consumer of one key saw them: one partition after the other, as the key moved.
+    """
+    first: dict[tuple[str, int], int] = {}
+    for record in records:
+        home = (record.partition_key or record.ordering_key, record.position[-1])
+        first[home] = min(first.get(home, record.publish_timestamp), record.publish_timestamp)
+    return sorted(records, key=lambda each: first[each.partition_key or each.ordering_key, each.position[-1]])
+
+
+def without_deduplication(broker: RealBroker, trial: Trial) -> None:
+    """
+    Have the trial in a namespace that does not deduplicate.
+    """
+    broker.admin.create_namespace("public/undeduplicated", deduplication=False)
+    trial.topic = trial.topic.replace("public/default", "public/undeduplicated")
+
+
+def test_without_it_the_same_faults_make_duplicates(once_trial: Trial) -> None:
+    """
+    The control: a sender that sends again what may be stored, as most do, stores it twice, and the checker sees it.
+    """
+    trial = once_trial
+    with Proxy(trial.broker.url) as proxy:
+        again = RetrySettings(resend_maybe_stored=True, max_retries=1000)
+        trial.open(url=proxy.url, retry=again, topic_defaults=TopicSettings(lane_policy=LanePolicy.SKIP))
+        with trial.load(deadline_seconds=90.0, workers=_THREADS):
+            for _ in range(3):
+                trial.wait_for_more(100)
+                proxy.dropped, proxy.drop_receipts = 0, True
+                wait_until(lambda: proxy.dropped > 0, "lost acknowledgements", timeout_seconds=30.0)
+                proxy.cut()
+                proxy.drop_receipts = False
+            trial.wait_for_more()
+        trial.close()
+    trial.history.found(trial.topic, trial.read(), identify)
+    kinds = check(trial.history, _ONCE).by_kind()
+    assert set(kinds) <= {Kind.DUPLICATED}, kinds
+    # The client library numbers messages by itself: a broker that deduplicates knows those that it sends again.
+    assert bool(kinds) is not ("default" in trial.topic and trial.broker.features.deduplication), kinds

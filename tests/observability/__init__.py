@@ -1,0 +1,3 @@
+"""
+What is told to the outside: observers, logs, metrics, traces, and what finds a fault.
+"""

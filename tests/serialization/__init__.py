@@ -1,0 +1,3 @@
+"""
+Payloads say exactly what was sent, and what is read of them is what was declared.
+"""
