@@ -14,13 +14,14 @@ from safepulsar.message import Fate
 from safepulsar.topics import TopicNames
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from typing_extensions import Unpack
 
     from safepulsar.serialization import Sendable
 
 _ERRORS_SHOWN = 100
+_AT_ONCE = 100  # of one write to disk
 _SETTLE_EVERY = 5_000  # so that a generator without end does not fill the memory with handles
 
 
@@ -114,9 +115,35 @@ class ManyStep(Protocol):
         """
 
 
+class Together:
+    """
+    Accepts messages of a topic with an outbox a hundred at a time, because each write to disk costs as much as many.
+
+    Args:
+        submit: prepares one, and accepts nothing yet.
+        accept: accepts many, all or none.
+    """
+
+    def __init__(self, submit: Submit, accept: Callable[[Sequence[SendHandle]], None]) -> None:
+        self.submit = submit
+        self._accept = accept
+
+    def accepted(self, handles: list[SendHandle], first: int) -> int:
+        """
+        Accept those of `handles` from place `first` on, and return the place behind them; take out what is refused.
+        """
+        if first < len(handles):
+            try:
+                self._accept(handles[first:])
+            except BaseException:
+                del handles[first:]
+                raise
+        return len(handles)
+
+
 def send_many(
     steps: Iterable[ManyStep],
-    submit: Submit,
+    submit: Submit | Together,
     topic: str,
     values: Iterable[Sendable],
     **arguments: Unpack[ForAll],
@@ -134,8 +161,8 @@ def send_many(
     return report
 
 
-def _send_many(
-    submit: Submit,
+def _send_many(  # one loop, with and without a disk
+    submit: Submit | Together,
     topic: str,
     values: Iterable[Sendable],
     *,
@@ -150,11 +177,13 @@ def _send_many(
     began = now()
     tally = _Tally()
     handles: list[SendHandle] = []
-    read = 0
+    read = waiting_from = 0
+    together = submit if isinstance(submit, Together) else None
+    submit_one = submit.submit if isinstance(submit, Together) else submit
     try:
         for value in values:
             try:
-                handle = submit(
+                handle = submit_one(
                     topic,
                     value,
                     partition_key=partition_key(value) if callable(partition_key) else partition_key,
@@ -167,11 +196,18 @@ def _send_many(
                 raise type(error)(f"values[{read}].{where}", problem) from error
             handles.append(handle)
             read += 1
+            if together is not None and len(handles) - waiting_from >= _AT_ONCE:
+                waiting_from = together.accepted(handles, waiting_from)
             if len(handles) >= 2 * _SETTLE_EVERY:
                 tally.settle(handles[:_SETTLE_EVERY])
                 del handles[:_SETTLE_EVERY]
+                waiting_from -= _SETTLE_EVERY
     finally:
-        tally.settle(handles)
+        try:
+            if together is not None:
+                together.accepted(handles, waiting_from)
+        finally:
+            tally.settle(handles)
     return SendReport(
         read=read,
         delivered=tally.delivered,

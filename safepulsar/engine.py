@@ -164,8 +164,30 @@ class Engine:
                         queue.lanes.hold_locked(handle, stop)
                     return True
                 raise ledger.closed_error()
-        queue.outbox.put(handle)  # it writes to disk, and so without the lock
+        queue.outbox.put([handle])  # it writes to disk, and so without the lock
         return True
+
+    def accept_durably(self, handles: Sequence[SendHandle]) -> None:
+        """
+        As `accept`, for many of one topic that has an outbox, with one write to disk; all of them or none.
+
+        Raises:
+            QueueFull: no room for all of them.
+            LanePaused: the lane of one takes none.
+            SenderClosed: nothing is accepted any more.
+            StoreError: they could not be written.
+        """
+        outbox, ledger = handles[0]._queue.outbox, self.ledger
+        assert outbox is not None  # noqa: S101 - or this is not called
+        with ledger.lock:
+            ledger.check_open_locked()
+            lanes = handles[0]._queue.lanes
+            for handle in handles if lanes.stops else ():
+                if (stop := lanes.stop_of(handle)) is not None and lanes.admit_locked(handle, stop) is not None:
+                    raise lanes.paused(stop)
+            if not ledger.wait_for_room_locked(sum(handle.size_bytes for handle in handles), handles[-1]._deadline):
+                raise QueueFull("no room for what is to be kept on disk")
+        outbox.put(handles)
 
     def _prepare_locked(self, queue: SendQueue, handle: SendHandle) -> None:
         queue.rouse_locked()

@@ -274,7 +274,7 @@ class ExactlyOnce:
             given_up = [handle for each in deliveries for handle in each.resolve(found)]
             if given_up:
                 self._note(queue, given_up, found)
-            log.warning(
+            log.info(
                 "safepulsar.resolved",
                 extra={"topic": queue.topic, "stored": len(found), "not_stored": len(doubtful) - len(found)},
             )

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field
 from enum import Enum
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from safepulsar.errors import BrokerError, DeadlineExceeded, LanePaused, SafePulsarError, SenderClosed
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 
     from safepulsar.handle import SendHandle
     from safepulsar.send_queue import SendQueue
+
+
+_DEADLINE = attrgetter("_deadline")
 
 
 class LaneState(str, Enum):
@@ -138,7 +142,7 @@ class LaneStops:
         """
         if self._policy is LanePolicy.BLOCK:
             return None
-        error = self._paused(stop)
+        error = self.paused(stop)
         if self._policy is LanePolicy.PARK:
             stop.parked += 1
             return GivenUp(handle, error)
@@ -207,7 +211,7 @@ class LaneStops:
             elif self._policy is LanePolicy.BLOCK:
                 stop.behind.append(handle)
             else:
-                given_up.append(self._take_out(handle, self._paused(stop)))
+                given_up.append(self._take_out(handle, self.paused(stop)))
         queue.waiting.clear()  # in place: a signal handler may have interrupted whoever is about to append
         queue.waiting.extend(on)
         for stop in self.stops.values():
@@ -227,7 +231,9 @@ class LaneStops:
         """
         Whether `sweep_locked` at `moment` would find anything.
         """
-        return any(handle._deadline <= moment for handle in self._queue.waiting) or any(
+        # In C: with a full queue this is most of what the watch does.
+        first = min(map(_DEADLINE, self._queue.waiting), default=moment + 1)
+        return first <= moment or any(
             handle._deadline <= moment for stop in self.stops.values() for handle in stop.behind
         )
 
@@ -253,7 +259,10 @@ class LaneStops:
         self.stops[key] = Stop(cause.code if isinstance(cause, BrokerError) else type(cause).__name__, handle)
         return True
 
-    def _paused(self, stop: Stop) -> LanePaused:
+    def paused(self, stop: Stop) -> LanePaused:
+        """
+        The error that names what stopped a lane.
+        """
         return LanePaused(self._queue.topic, cause=stop.cause, failed_message_id=stop.failed_message_id)
 
     # -- the application looks, and goes on --------------------------------------------------------------------

@@ -89,23 +89,25 @@ class OutboxRelay:
             with self._ledger.lock:
                 self._worker.start_locked()
 
-    def put(self, handle: SendHandle) -> None:
+    def put(self, handles: Sequence[SendHandle]) -> None:
         """
-        Accept `handle`: it is on disk when this returns, and in its queue or on the way there.
+        Accept all of `handles` or none: they are on disk when this returns, and in their queue or on the way there.
 
         Raises:
             SenderClosed: nothing is accepted any more.
             StoreError: it could not be written; nothing was accepted.
-            SafePulsarError: it is in the outbox and is sent, but the call was interrupted before it had its place.
+            SafePulsarError: they are in the outbox and are sent, but the call was interrupted before they had their places.
         """
         accepted: list[int] = []
         refused: list[SenderClosed] = []
 
         def accept(rows: Sequence[OutboxRow], is_next: bool) -> None:  # noqa: FBT001  # as the outbox calls it
-            number = rows[0].id
             with self._ledger.lock:
-                handle.sequence_id = number
-                try:
+                if not self._ledger.open:  # it stays as it is as long as the lock is held
+                    refused.append(self._ledger.closed_error())
+                    return
+                for row, handle in zip(rows, handles, strict=True):
+                    number = handle.sequence_id = row.id
                     if is_next and not self._taking:
                         self._enqueue_locked(handle, False)  # noqa: FBT003  # not counted yet
                     else:
@@ -113,20 +115,17 @@ class OutboxRelay:
                         self._expected[number] = handle
                         if is_next:
                             self._behind.append(number)
-                except SenderClosed as error:
-                    refused.append(error)
-                else:
                     accepted.append(number)
 
-        ids = self._outbox.put([handle.message()], accept)
+        ids = self._outbox.put([handle.message() for handle in handles], accept)
         if refused:
             # Should this process die just here, the row is sent by the next run: the caller, who never got an answer,
             # can't tell the difference.
             self._outbox.remove(ids)
             raise refused[0]
-        if not accepted:  # whoever wrote for all was interrupted; `take` hands the row out
-            raise SafePulsarError("the message is in the outbox and is sent, but this call can't tell you its fate")
-        if handle.sequence_id in self._expected:
+        if len(accepted) < len(handles):  # whoever wrote for all was interrupted; `take` hands the row out
+            raise SafePulsarError("what was given is in the outbox and is sent, but this call can't tell you its fate")
+        if accepted[-1] in self._expected:
             self._worker.ring()
 
     def final_locked(self, ids: Iterable[int]) -> None:

@@ -16,7 +16,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from safepulsar import sequence_lane
-from safepulsar.bulk import SendReport, send_many
+from safepulsar.bulk import SendReport, Together, send_many
 from safepulsar.checks import check_timeout
 from safepulsar.errors import DeadlineExceeded
 from safepulsar.handle import SendHandle, now
@@ -226,7 +226,7 @@ class RetryingSender(SenderLife):
         """
         return send_many(
             self._many,
-            self.submit,
+            self._together(topic) or self.submit,
             topic,
             values,
             partition_key=partition_key,
@@ -234,6 +234,29 @@ class RetryingSender(SenderLife):
             properties=properties,
             deadline_seconds=deadline_seconds,
         )
+
+    def _together(self, topic: str) -> Together | None:
+        """
+        How messages of this topic are accepted many at a time; None if it has no outbox.
+        """
+        engine = self._started()
+        if engine.queue(topic, keyed=False).outbox is None:
+            return None
+
+        def submit(
+            topic: str,
+            value: Sendable,
+            *,
+            partition_key: str | None,
+            ordering_key: str | None,
+            properties: Mapping[str, str] | None,
+            deadline_seconds: float | None,
+        ) -> SendHandle:
+            return self._prepare(
+                engine, topic, value, partition_key, ordering_key, properties, None, None, None, deadline_seconds
+            )
+
+        return Together(submit, engine.accept_durably)
 
     def resend(self, failed: FailedMessage) -> SendHandle:
         """

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from safepulsar.client_registry import ClientRegistry
-from safepulsar.errors import InvalidSettings, ProducerNameInUse, SenderClosed, SendFailed
+from safepulsar.errors import InvalidMessage, InvalidSettings, ProducerNameInUse, SenderClosed, SendFailed
 from safepulsar.failed_messages import SqliteFailedMessages
 from safepulsar.handle import SendHandle
 from safepulsar.message import ID_PROPERTY, Fate, Message
@@ -231,6 +231,21 @@ def test_an_outbox_needs_a_disk_and_a_name(broker: FakeBroker) -> None:
         outbox_sender(broker, None).open()
     with pytest.raises(InvalidSettings, match="producer_name"):
         TopicSettings(durability=Durability.OUTBOX)
+
+
+def test_many_share_a_write(broker: FakeBroker, tmp_path: Path) -> None:
+    """
+    A hundred at a time, in order; a value that is refused leaves those before it sent.
+    """
+    path = tmp_path / "shop.db"
+    with outbox_sender(broker, path) as sender:
+        report = sender.send_many("orders", [str(number) for number in range(1234)], partition_key="a")
+        assert (report.read, report.delivered) == (1234, 1234)
+        assert payloads(broker) == [str(number) for number in range(1234)]
+        with pytest.raises(InvalidMessage, match=r"values\[3\]"):
+            sender.send_many("orders", ["a", "b", "c", object(), "d"])  # type: ignore[list-item]
+        assert payloads(broker)[-3:] == ["a", "b", "c"]
+    assert waiting_rows(path) == 0
 
 
 def test_opening_is_enough_to_send_what_was_left(broker: FakeBroker, tmp_path: Path) -> None:
