@@ -107,7 +107,10 @@ def send_all(
     handles: list[SendHandle] = []  # appended to by all threads: one list, whose append is atomic
     third = threading.Event()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with RetryingSender(client, failed_messages=store, settings=SETTINGS) as sender, Progress(*columns, console=console) as progress:
+    with (
+        RetryingSender(client, failed_messages=store, settings=SETTINGS) as sender,
+        Progress(*columns, console=console) as progress,
+    ):
         bar = progress.add_task("sending", total=len(orders))
 
         def work(number: int) -> None:

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from safepulsar.failed_messages import FailedMessageStore
     from safepulsar.handle import SendHandle
     from safepulsar.message import SendResult
+    from safepulsar.observing import Observer
     from safepulsar.serialization import Sendable
     from safepulsar.settings import ClientSettings, SenderSettings
     from safepulsar.steps import Step
@@ -54,6 +55,7 @@ class AsyncSender:
         settings: see there.
         registry: see there.
         steps: see there.
+        observers: see there.
     """
 
     def __init__(
@@ -64,11 +66,17 @@ class AsyncSender:
         settings: SenderSettings | None = None,
         registry: ClientRegistry | None = None,
         steps: Sequence[Step] = (),
+        observers: Sequence[Observer] = (),
     ) -> None:
         self._owned = not isinstance(sender, RetryingSender)
         if not isinstance(sender, RetryingSender):
             sender = RetryingSender(
-                sender, failed_messages=failed_messages, settings=settings, registry=registry, steps=steps
+                sender,
+                failed_messages=failed_messages,
+                settings=settings,
+                registry=registry,
+                steps=steps,
+                observers=observers,
             )
         self.sync = sender
         self._rooms: dict[asyncio.AbstractEventLoop, _Room] = {}

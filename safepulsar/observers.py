@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 from safepulsar.handle import now
 from safepulsar.logs.outcomes import LogOutcomes
-from safepulsar.logs.repeats import RepeatLog
+from safepulsar.logs.repeats import RepeatLog, Repeats
 from safepulsar.message import Fate
-from safepulsar.observing import Cancelled, Finished, RateLimited, Refused, Retrying, code_of
+from safepulsar.observing import Cancelled, Finished, RateLimited, Refused, Retrying, code_of, name_of
 from safepulsar.worker import Worker
 
 if TYPE_CHECKING:
@@ -58,6 +58,7 @@ class Observers:
             self.log,
             *(each for each in self._all if isinstance(each, LogOutcomes)),
         ]
+        self._failures = Repeats(_COMPLAIN_SECONDS)
         self.dropped = 0
         self._told = 0  # of these the log knows
         self._tell_at = 0.0
@@ -169,10 +170,14 @@ class Observers:
                 try:
                     observer.observe(fact)
                 except BaseException:  # also SystemExit: an observer decides nothing about this thread
-                    log.exception("safepulsar.observer_failed", extra={"observer": type(observer).__name__})
+                    name = name_of(observer)
+                    missed = self._failures.count(name)
+                    if missed is not None:
+                        fields = {"observer": name} | ({"suppressed": missed} if missed else {})
+                        log.exception("safepulsar.observer_failed", extra=fields)
             with self._lock:
                 self._held -= messages
-        if self.dropped > self._told and now() >= self._tell_at:
+        if self.dropped > self._told and (self._closing or now() >= self._tell_at):
             new, self._told, self._tell_at = self.dropped - self._told, self.dropped, now() + _COMPLAIN_SECONDS
             log.warning("safepulsar.facts_dropped", extra={"messages": new})
 

@@ -271,15 +271,23 @@ class AfterOutcome:
     """
 
     def __init__(self, step: object) -> None:
+        self.observer = step
         self._tell: Callable[[Outcome], object] = step.after_outcome  # type: ignore[attr-defined]  # said above
 
     def observe(self, fact: Fact) -> None:
         """
         One call for each message that has its fate.
         """
-        if isinstance(fact, Finished):
-            for outcome in fact.outcomes():
+        if not isinstance(fact, Finished):
+            return
+        failure: Exception | None = None
+        for outcome in fact.outcomes():
+            try:
                 self._tell(outcome)
+            except Exception as error:  # noqa: BLE001  # whatever a step raises: the others are told, too
+                failure = error
+        if failure is not None:
+            raise failure
 
 
 class OfTopic:
@@ -293,14 +301,21 @@ class OfTopic:
 
     def __init__(self, topic: str, observer: Observer) -> None:
         self._topic = topic
-        self._observer = observer
+        self.observer = observer
+
+    def watch(self, sender: RetryingSender) -> None:
+        """
+        Pass it on, if it is wanted.
+        """
+        if isinstance(self.observer, Watcher):
+            self.observer.watch(sender)
 
     def observe(self, fact: Fact) -> None:
         """
         Pass it on, or not.
         """
         if fact.topic == self._topic:
-            self._observer.observe(fact)
+            self.observer.observe(fact)
 
 
 def observers_of(observers: Sequence[Observer], chain: Chain) -> list[Observer]:
@@ -325,6 +340,15 @@ def observers_of(observers: Sequence[Observer], chain: Chain) -> list[Observer]:
     for topic, own in chain.of_topic.items():
         found += [OfTopic(topic, each) for step in own for each in _observing(step)]
     return [*found, *observers]
+
+
+def name_of(observer: object) -> str:
+    """
+    The class of an observer, or of the step that it stands for.
+    """
+    while isinstance(observer, (AfterOutcome, OfTopic)):
+        observer = observer.observer
+    return type(observer).__name__
 
 
 def _observing(step: object) -> list[Observer]:

@@ -164,17 +164,32 @@ class Recording:
         self,
         identity: str,
         key: str | None = None,
+        *,
+        ordering_key: str | None = None,
         **fields: Any,  # noqa: ANN401  # as RetryingSender.submit
     ) -> SendHandle:
         """
         Submit a message that is named by its property `id`. A refusal is recorded and raised.
         """
         payload, properties = f"order {identity}".encode(), {"id": identity}
-        message = Message(topic=self._topic, payload=payload, properties=properties, partition_key=key)
+        message = Message(
+            topic=self._topic,
+            payload=payload,
+            properties=properties,
+            partition_key=key,
+            ordering_key=ordering_key,
+        )
         with self._lock:
             self.history.attempted(identity, self._topic, message)
             try:
-                handle = self.sender.submit(self._topic, payload, partition_key=key, properties=properties, **fields)
+                handle = self.sender.submit(
+                    self._topic,
+                    payload,
+                    partition_key=key,
+                    ordering_key=ordering_key,
+                    properties=properties,
+                    **fields,
+                )
             except BaseException:
                 self.history.rejected(identity)
                 raise

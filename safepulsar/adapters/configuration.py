@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from safepulsar.client_registry import ClientRegistry
+    from safepulsar.observing import Observer
     from safepulsar.steps import Step
 
 PREFIX: Final = "SAFEPULSAR_"
@@ -73,7 +74,13 @@ class Configuration:
             failed_messages=None if failed_messages is None else os.fspath(failed_messages),
         )
 
-    def make_sender(self, *, registry: ClientRegistry | None = None, steps: Sequence[Step] = ()) -> RetryingSender:
+    def make_sender(
+        self,
+        *,
+        registry: ClientRegistry | None = None,
+        steps: Sequence[Step] = (),
+        observers: Sequence[Observer] = (),
+    ) -> RetryingSender:
         """
         A sender whose messages carry the request's context, and then pass `steps`. Nothing is opened.
         """
@@ -84,6 +91,7 @@ class Configuration:
             settings=self.sender,
             registry=registry,
             steps=[context, *steps],
+            observers=observers,
         )
 
 

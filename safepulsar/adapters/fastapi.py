@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
     from safepulsar.client_registry import ClientRegistry
     from safepulsar.health import Health as Answer
+    from safepulsar.observing import Observer
     from safepulsar.steps import Step
 
 _KEY: Final = "safepulsar"  # in app.state
@@ -102,6 +103,7 @@ class SafePulsar:
         app: calls `init_app` with it.
         settings: None reads the environment.
         steps: what every message passes after the context of its request was added.
+        observers: see `RetryingSender`.
         registry: see `RetryingSender`.
 
     Attributes:
@@ -117,10 +119,11 @@ class SafePulsar:
         settings: SafePulsarSettings | None = None,
         *,
         steps: Sequence[Step] = (),
+        observers: Sequence[Observer] = (),
         registry: ClientRegistry | None = None,
     ) -> None:
         self._configuration = (settings or SafePulsarSettings()).configuration()
-        self.sender = AsyncSender(self._configuration.make_sender(registry=registry, steps=steps))
+        self.sender = AsyncSender(self._configuration.make_sender(registry=registry, steps=steps, observers=observers))
         if app is not None:
             self.init_app(app)
 

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from safepulsar.client_registry import ClientRegistry
     from safepulsar.engine import CloseReport
     from safepulsar.health import Health
+    from safepulsar.observing import Observer
     from safepulsar.sender import RetryingSender
     from safepulsar.steps import Step
 
@@ -75,6 +76,7 @@ class SafePulsar:
     Args:
         app: calls `init_app` with it.
         steps: what every message passes after the context of its request was added.
+        observers: see `RetryingSender`.
         registry: see `RetryingSender`.
 
     Raises:
@@ -82,9 +84,15 @@ class SafePulsar:
     """
 
     def __init__(
-        self, app: Flask | None = None, *, steps: Sequence[Step] = (), registry: ClientRegistry | None = None
+        self,
+        app: Flask | None = None,
+        *,
+        steps: Sequence[Step] = (),
+        observers: Sequence[Observer] = (),
+        registry: ClientRegistry | None = None,
     ) -> None:
         self._steps = tuple(steps)
+        self._observers = tuple(observers)
         self._registry = registry
         self._extensions: list[_Extension] = []
         if app is not None:
@@ -106,7 +114,7 @@ class SafePulsar:
             return
         sender = next((each.sender for each in self._extensions if each.configuration == configuration), None)
         if sender is None or sender.closed:
-            sender = configuration.make_sender(registry=self._registry, steps=self._steps)
+            sender = configuration.make_sender(registry=self._registry, steps=self._steps, observers=self._observers)
         extension = _Extension(self, configuration, sender)
         self._extensions.append(extension)
         app.extensions[_KEY] = extension

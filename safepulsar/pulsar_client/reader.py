@@ -10,7 +10,8 @@ What this relies on was measured with pulsar-client 3.13.0:
 - A reader that starts behind a place that is gone, or in the middle of a batch, begins with the next message.
 - What is encrypted and cannot be decrypted comes with its id and properties, but a whole batch comes as one message.
 - pulsar-lite hands some messages to a reader a second time, or nothing any more in the middle of a topic; a new reader
-  that starts there goes on. It calls asking about an empty topic an error.
+  that starts there goes on. Now and then a reader begins at an earlier place than it was told. It calls asking about an
+  empty topic an error.
 """
 
 from __future__ import annotations
@@ -59,8 +60,10 @@ def last_message_id(
         with _Reader(client, native, topic, _pulsar.MessageId.latest, deadline, inclusive=True) as reader:
             if reader.has_next():
                 message = reader.next(patience)
+                while message is not None and reader.has_next():  # pulsar-lite goes to another place now and then
+                    message = reader.next(patience)
                 if message is not None:
-                    return _id_of(message, partition)
+                    return _end_of(message, partition)
                 patience *= 2
                 continue
         with _Reader(client, native, topic, _pulsar.MessageId.earliest, deadline) as reader:
@@ -206,12 +209,20 @@ def _last_by_subscription(
     patience = _PATIENCE_SECONDS
     while True:
         with _Reader(client, native, topic, start, deadline, inclusive=True) as reader:
-            message = reader.next(patience)
-            if message is not None:
-                message_id = message.message_id()
-                last_index = _batch_size(message_id.serialize()) - 1
-                return MessageId(message_id.ledger_id(), message_id.entry_id(), partition, last_index)
+            while message := reader.next(patience):
+                end = _end_of(message, partition)
+                if (end.ledger_id, end.entry_id) >= (last.ledger_id(), last.entry_id()):
+                    return end  # or pulsar-lite began at an earlier place
         patience *= 2
+
+
+def _end_of(message: _pulsar.Message, partition: int) -> MessageId:
+    """
+    Return the id of the last message of the batch that a message is in: a batch is stored as a whole.
+    """
+    native = message.message_id()
+    last_index = max(native.batch_index(), _batch_size(native.serialize()) - 1)
+    return MessageId(native.ledger_id(), native.entry_id(), partition, last_index)
 
 
 def _batch_size(serialized: bytes) -> int:

@@ -20,7 +20,7 @@ from safepulsar.errors import (
     SenderClosed,
     SendFailed,
 )
-from safepulsar.failed_messages import EVERYTHING, SqliteFailedMessages
+from safepulsar.failed_messages import EVERYTHING
 from safepulsar.message import Fate
 from safepulsar.outcomes import Phase
 from safepulsar.request_context import ContextStep, RequestContext, current_context, use_context
@@ -442,9 +442,9 @@ def test_an_outbox_writes_on_another_thread(broker: FakeBroker, registry: Client
     settings = SenderSettings(
         drain_on_sigterm=False, topics={"orders": TopicSettings(producer_name="p", durability=Durability.OUTBOX)}
     )
-    store = SqliteFailedMessages(tmp_path / "store" / "failed.db")
+    path = tmp_path / "store" / "failed.db"
     with (
-        RetryingSender(broker.url, failed_messages=store, settings=settings, registry=registry) as sender,
+        RetryingSender(broker.url, failed_messages=path, settings=settings, registry=registry) as sender,
         ThreadSender(sender) as threads,
     ):
         futures = [threads.submit_nowait("orders", str(number)) for number in range(3)]

@@ -40,7 +40,7 @@ _MODULE: Final = """
     runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
 """
 
-pytestmark = pytest.mark.timeout(100)
+pytestmark = [pytest.mark.timeout(100), pytest.mark.broker]
 
 
 class Reader:

@@ -120,6 +120,19 @@ def test_a_send_has_a_span_as_the_conventions_say(broker: FakeBroker, traced: Tr
     assert stored.properties == {"traceparent": traceparent(span)}
 
 
+def test_one_topic_alone_may_be_traced(broker: FakeBroker, traced: Traced) -> None:
+    """
+    As a step of that topic; its spans say as much as any.
+    """
+    tracing = Tracing(tracer_provider=traced.provider)
+    with observed(broker, topic_steps={"orders": [tracing]}) as sender:
+        sender.send("orders", b"x")
+        sender.send("others", b"x")
+    (span,) = traced.spans
+    assert attributes(span)["server.address"] == "fake"
+    assert not broker.messages("others")[0].properties
+
+
 def test_our_names_are_those_of_the_conventions() -> None:
     """
     Copied, so that their package is not needed; equal, and none that is deprecated.

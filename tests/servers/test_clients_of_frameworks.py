@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 from fastapi.testclient import TestClient
 
-from safepulsar.testing import FakeBroker
+from safepulsar.testing import FakeBroker, all_senders_on
 from tests.servers.server import FASTAPI, FLASK
 
 if TYPE_CHECKING:
@@ -31,8 +31,6 @@ def safepulsar_broker(request: pytest.FixtureRequest) -> Iterator[FakeBroker | E
     """
     Both brokers that an application's tests can have.
     """
-    from safepulsar.testing import all_senders_on  # noqa: PLC0415
-
     if request.param == "pulsar-lite":
         yield request.getfixturevalue("embedded_pulsar")
     else:

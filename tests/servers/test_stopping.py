@@ -16,6 +16,7 @@ from tests.servers.server import (
     ALL,
     GUNICORN_GTHREAD,
     GUNICORN_SYNC,
+    HYPERCORN,
     UVICORN_RELOAD,
     UVICORN_WORKERS,
     WORKERS,
@@ -90,7 +91,8 @@ def test_recycled_workers_lose_and_duplicate_nothing(
         server.signal(signal.SIGTERM)
         result = server.finish(END_SECONDS)
     assert not result.hung, result
-    assert not complaints(result), result
+    # hypercorn can leave a connection behind when its worker ends, of which asyncio complains from Python 3.13 on.
+    assert not complaints(result, strict=kind is not HYPERCORN), result
     assert result.returncode == 0, result
     assert_accounted_for(compare(load, read_topic(lite_broker, topic), server.store))
 
