@@ -13,7 +13,7 @@ READY := $(VENV)/.ready
 SOURCES := $(wildcard safepulsar tests tools examples benchmarks noxfile.py)
 ARGS :=
 
-.PHONY: help demo test test-unit test-broker hazards fmt lint type bench bench-check bench-pages nox clean
+.PHONY: help demo test test-unit test-broker soak hazards fmt lint type bench bench-check bench-pages nox clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.* ## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -29,6 +29,11 @@ test-unit: $(READY) ## the tests that need no broker
 
 test-broker: $(READY) ## the tests on brokers of both kinds
 	@$(BIN)/python -m pytest -q -m broker $(ARGS)
+
+# So many rounds that nobody waits for their end.
+soak: $(READY) ## kill everything at random moments until stopped; all of CDNOW: SAFEPULSAR_CDNOW=/path/to/its.csv
+	@SAFEPULSAR_ROUNDS=10000 $(BIN)/python -m pytest -q -s tests/faults/test_outbox.py tests/faults/test_durable_send.py \
+		-k 'killed_anywhere or killed_and_run_again' $(ARGS)
 
 hazards: $(READY) ## the hazards of the raw client, and what becomes of them
 	@$(BIN)/python -m pytest -q -m hazard $(ARGS)

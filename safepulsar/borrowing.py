@@ -103,6 +103,8 @@ class Borrower:
 
     def _lease(self, timeout_seconds: float) -> Lease:
         queue = self._queue
+        if queue.exactly_once is not None:
+            queue.exactly_once.open_journal()
         lease = queue.pool.lease(queue.settings, timeout_seconds=timeout_seconds)
         if queue.exactly_once is not None:
             try:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, TypedDict, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, TypedDict, runtime_checkable
 
 from safepulsar.errors import InvalidInput, SendFailed
 from safepulsar.handle import SendHandle, now
@@ -72,8 +72,8 @@ class ForAll(TypedDict):
     What `RetryingSender.send_many` says of all values.
     """
 
-    partition_key: Callable[[Sendable], str | None] | str | None
-    ordering_key: Callable[[Sendable], str | None] | str | None
+    partition_key: Callable[[Any], str | None] | str | None
+    ordering_key: Callable[[Any], str | None] | str | None
     properties: Mapping[str, str] | None
     deadline_seconds: float | None
 
@@ -166,8 +166,8 @@ def _send_many(  # one loop, with and without a disk
     topic: str,
     values: Iterable[Sendable],
     *,
-    partition_key: Callable[[Sendable], str | None] | str | None,
-    ordering_key: Callable[[Sendable], str | None] | str | None,
+    partition_key: Callable[[Any], str | None] | str | None,
+    ordering_key: Callable[[Any], str | None] | str | None,
     properties: Mapping[str, str] | None,
     deadline_seconds: float | None,
 ) -> SendReport:

@@ -164,6 +164,10 @@ class DurableSource:
             self.sender._started(), self._topic, value, partition_key, ordering_key, properties, None, None, None, None
         )
         handle.sequence_id = number
+        exactly_once = self._exactly_once
+        if exactly_once.gap is None:
+            between = range(max(self._last, exactly_once.confirmed) + 1, number)
+            exactly_once.gap = next((each for each in between if each not in exactly_once.stored), None)
         self.sender._accept(handle)
         self._last = number
         return handle

@@ -25,7 +25,6 @@ from typing import TYPE_CHECKING
 from safepulsar.errors import (
     AuthorizationFailed,
     BrokerError,
-    BrokerUnavailable,
     CreationBackoff,
     ProducerFenced,
     SafePulsarError,
@@ -77,6 +76,7 @@ class ExactlyOnce:
         numbered_by_caller: numbers are the application's own, such as those of rows, handed over in their order.
         confirmed: with those, everything up to this number is stored.
         stored: and these beyond it.
+        gap: the first number that was left out, None if none was. It may come in a later run.
     """
 
     def __init__(
@@ -91,6 +91,7 @@ class ExactlyOnce:
         self.numbered_by_caller = False
         self.confirmed = 0
         self.stored: frozenset[int] = frozenset()
+        self.gap: int | None = None
         self.claim: JournalClaim | None = None
         self._settings = settings
         self._client = client
@@ -121,11 +122,14 @@ class ExactlyOnce:
             StoreError: the journal; `ProducerNameInUse` if another process has the name.
         """
         if producer is not self._adopted:
-            self._open_journal()
             last = max(producer.last_sequence_ids().values(), default=-1)
             self.deduplicates = self.deduplicates or last >= 0
             if self._positions is None:
-                self._begin()
+                try:
+                    self._begin()
+                except BaseException:
+                    self._positions = None  # all of it again, or what is stored would be sent once more
+                    raise
             self._adopted = producer
         ours = not self.numbered_by_caller and self._outbox is None
         if ours and self._next + _READY > self._reserved + 1 and self.claim is not None:
@@ -151,7 +155,10 @@ class ExactlyOnce:
         if self._outbox is not None and self._positions is not None:
             self.record(queue, at_once=True)
 
-    def _open_journal(self) -> None:
+    def open_journal(self) -> None:
+        """
+        Take the name in the journal, before the broker is asked for it: `ProducerNameInUse` tells who has it.
+        """
         if self._journal is not None and self.claim is None:
             owner = f"{socket.gethostname()}-{os.getpid()}"
             name = self._settings.producer_name or ""
@@ -171,27 +178,15 @@ class ExactlyOnce:
                 self._resolve_rows()
                 if self._outbox is not None:
                     # What it has from an earlier run waits in the queue, or comes there; what is found does not go.
-                    self._found_numbers = self._run_on(self.search(range(1, _ALL_BEYOND)))
+                    self._found_numbers = self.search(range(1, _ALL_BEYOND)).run_on()
                     # Should this process die just behind the position below, the next one does not find it any more.
                     self._outbox.forget(self._found_numbers)
         if self._positions is None or not self.stored:
             self._positions = dict(ends)
         self._record(self.confirmed, self._positions)
 
-    def _run_on(self, search: Search) -> Mapping[int, MessageId]:
-        """
-        Search as long as it gets further.
-        """
-        while True:
-            seen = search.seen
-            try:
-                return search.run()
-            except BrokerUnavailable:
-                if search.seen == seen:
-                    raise
-
     def _look_for_numbers(self, confirmed: int) -> None:
-        found = self._run_on(self.search(range(confirmed + 1, _ALL_BEYOND)))
+        found = self.search(range(confirmed + 1, _ALL_BEYOND)).run_on()
         while confirmed + 1 in found:
             confirmed += 1
         self.confirmed = confirmed
@@ -212,7 +207,7 @@ class ExactlyOnce:
         if not rows:
             return
         try:
-            found = self._run_on(self.search(rows))
+            found = self.search(rows).run_on()
         except AuthorizationFailed:
             self._rows_unresolved = True  # they stay as they are
             return
@@ -226,7 +221,10 @@ class ExactlyOnce:
         """
         positions = self._positions
         if self.numbered_by_caller:
-            self.confirmed = max(self.confirmed, delivery.group[-1].sequence_id or 0)
+            last = delivery.group[-1].sequence_id or 0
+            if self.gap is not None and last > self.gap:
+                return  # the next run finds it by reading from further back
+            self.confirmed = max(self.confirmed, last)
         if positions is not None:
             for message_id in delivery.last_ids():
                 positions[message_id.partition] = message_id

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from safepulsar.delivery import Delivery
+    from safepulsar.message import Attempt
     from safepulsar.send_queue import SendQueue
     from safepulsar.transport import TransportProducer
 
@@ -32,14 +33,26 @@ class Recovered:
     What to do next.
 
     Args:
-        again: messages to put back at the front of the queue, in order.
+        again: messages to put back at the front of the queue, in order, unless somebody gives them up before.
+        attempts: by the handles' ids, what those have behind them that are sent again for a failure of their own.
         delay_seconds: the pause before the next attempt.
         dead: producers that are of no more use.
     """
 
     again: list[SendHandle] = field(default_factory=list)
+    attempts: dict[int, tuple[Attempt, ...]] = field(default_factory=dict)
     delay_seconds: float = 0.0
     dead: list[TransportProducer] = field(default_factory=list)
+
+    def back_locked(self) -> list[SendHandle]:
+        """
+        Those that go back, waiting from now on; the ledger's lock is held.
+        """
+        back = [handle for handle in self.again if handle._state == State.HANDED_OVER]
+        for handle in back:
+            handle._state = State.QUEUED
+            handle._attempts = self.attempts.get(id(handle), handle._attempts)
+        return back
 
 
 def recover(queue: SendQueue, deliveries: Sequence[Delivery], result: Recovered) -> None:
@@ -111,7 +124,8 @@ def _retry_or_give_up(
         verdict = queue.retry.decide(error, attempts=count, seconds_left=handle._deadline - moment)
         if isinstance(verdict, Again) and id(handle) not in overtaken:
             if _put_back(queue, [handle], result):
-                handle._attempts = (*handle._attempts, replace(attempt, delay_seconds=verdict.delay_seconds))
+                attempts = (*handle._attempts, replace(attempt, delay_seconds=verdict.delay_seconds))
+                result.attempts[id(handle)] = attempts
                 result.delay_seconds = max(result.delay_seconds, verdict.delay_seconds)
                 again, longest = again + 1, max(longest, verdict.delay_seconds)
         else:
@@ -123,9 +137,9 @@ def _retry_or_give_up(
 
 def _put_back(queue: SendQueue, handles: Sequence[SendHandle], result: Recovered) -> bool:
     with queue.ledger.lock:
+        # They stay as they are until they are back in the line: who looks at deadlines meanwhile must find them before
+        # those that wait there.
         back = [handle for handle in handles if handle._state == State.HANDED_OVER]
-        for handle in back:
-            handle._state = State.QUEUED
         result.again += back
         return bool(back)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
+from safepulsar.errors import BrokerUnavailable
 from safepulsar.message import ID_PROPERTY
 
 if TYPE_CHECKING:
@@ -61,6 +62,21 @@ class Search:
                 if end is not None and end != self._after.get(partition):
                     self._read(partition)
         return self.found
+
+    def run_on(self) -> Mapping[int, MessageId]:
+        """
+        Run, and again as long as that gets further.
+
+        Raises:
+            BrokerError: see `run`.
+        """
+        while True:
+            seen = self.seen
+            try:
+                return self.run()
+            except BrokerUnavailable:
+                if self.seen == seen:
+                    raise
 
     def _all_found(self) -> bool:
         return not isinstance(self._numbers, range) and len(self.found) == len(self._numbers)

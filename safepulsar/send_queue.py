@@ -328,7 +328,7 @@ class SendQueue:
         for each in self._flying:
             each.lease.release()
         with self.ledger.lock:
-            self.waiting.extendleft(reversed(result.again))
+            self.waiting.extendleft(reversed(result.back_locked()))
             self._flying.clear()
             if self.lanes.stops:  # what went back may stand behind one that was given up
                 self.keeper.give_up_locked(self.lanes.sweep_locked())

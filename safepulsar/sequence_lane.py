@@ -10,6 +10,7 @@ Any number of threads may send. A message that fails stops its lane, as `LanePol
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from safepulsar.checks import check_key
@@ -125,7 +126,7 @@ def look(engine: Engine, topic: str, ordering_key: str) -> Lane:
         closing = not engine.ledger.open
         for lane in queue.lanes.lanes_locked(now(), closing=closing):
             if lane.ordering_key == ordering_key:
-                return lane
+                return replace(lane, state=LaneState.CLOSED) if engine.closed else lane
     state = LaneState.CLOSED if engine.closed else LaneState.DRAINING if closing else LaneState.OPEN
     return Lane(topic=queue.topic, ordering_key=ordering_key, state=state)
 

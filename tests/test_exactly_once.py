@@ -8,22 +8,34 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from safepulsar.errors import AuthorizationFailed, InvalidMessage, InvalidSettings, ProducerNameInUse, SendFailed
+from safepulsar.client_registry import ClientRegistry
+from safepulsar.durable_source import DurableSource
+from safepulsar.errors import (
+    AuthorizationFailed,
+    BrokerUnavailable,
+    InvalidMessage,
+    InvalidSettings,
+    ProducerNameInUse,
+    SendFailed,
+)
 from safepulsar.failed_messages import InMemoryFailedMessages, SqliteFailedMessages
 from safepulsar.message import ID_PROPERTY, Certainty, Fate
 from safepulsar.outcomes import Phase
 from safepulsar.producer_journal import ProducerJournal
 from safepulsar.replay import replay
+from safepulsar.search import Search
 from safepulsar.settings import LanePolicy, TopicSettings
 from safepulsar.testing import FakeBroker
 from tests.senders import LONG_SECONDS, TOPIC, sender_of
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from safepulsar.failed_messages import FailedMessageStore
     from safepulsar.handle import SendHandle
+    from safepulsar.message import MessageId
     from safepulsar.sender import RetryingSender
 
 
@@ -215,6 +227,34 @@ def test_the_next_run_finds_out_what_the_one_before_could_not(
         assert (report.delivered, report.duplicate) == ((0, 1) if stored else (1, 0))
         assert store.count() == 0
     assert payloads(broker) == ["0", "1"]
+
+
+def test_a_search_that_fails_is_made_again(broker: FakeBroker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    A broker that dies while a run looks for what the one before left: nothing is sent before it has found that.
+    """
+    path = tmp_path / "import.db"
+
+    def source() -> DurableSource:
+        registry = ClientRegistry(broker.connect)
+        return DurableSource(broker.url, path, topic="orders", producer_name="rows", registry=registry)
+
+    with source() as first:
+        first.submit(1, b"1")
+        monkeypatch.setattr("safepulsar.exactly_once.ExactlyOnce.delivered", lambda *_: None)  # as if killed before
+    monkeypatch.undo()
+    run, failures = Search.run, [BrokerUnavailable("ConnectError")]
+
+    def fail_once(search: Search) -> Mapping[int, MessageId]:
+        if failures:
+            raise failures.pop()
+        return run(search)
+
+    monkeypatch.setattr(Search, "run", fail_once)
+    with source() as second:
+        assert second.submit(1, b"1") is None
+        second.submit(2, b"2")
+    assert payloads(broker) == ["1", "2"]
 
 
 def test_without_the_right_to_read_nothing_is_sent(broker: FakeBroker) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from safepulsar.errors import InvalidInput, LaneNotPaused, LanePaused, SendFailed
 from safepulsar.failed_messages import FailedMessageFilter, InMemoryFailedMessages, SqliteFailedMessages
+from safepulsar.handle import now
 from safepulsar.lanes import LaneState
 from safepulsar.message import Certainty, Fate
 from safepulsar.outcomes import Phase
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from safepulsar.failed_messages import FailedMessageStore
     from safepulsar.handle import SendHandle
     from safepulsar.sender import RetryingSender
+    from safepulsar.transport import TransportProducer
 
 ONCE = RetrySettings(max_retries=0)
 
@@ -350,3 +352,30 @@ def test_a_probe_leaves_a_lane_whose_message_may_be_stored(broker: FakeBroker) -
         wait_until(lambda: sender.lane("orders", "b").state() is LaneState.OPEN, "the other lane goes on")
         assert sender.lane("orders", "a").state() is LaneState.PAUSED
         assert payloads(store) == [b"1"]
+
+
+def test_a_deadline_that_passes_while_others_go_back_keeps_the_order(
+    broker: FakeBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    What is about to be sent again is given up before what waits behind it, though it is in neither line at that moment.
+    """
+    store = InMemoryFailedMessages()
+    topic = TopicSettings(lane_policy=LanePolicy.PARK)
+    with sender_of(broker, store, topic_defaults=topic) as sender:
+        sender.send("orders", b"0", ordering_key="a")
+        pool, queue = sender._started().pool, sender._started().queue("orders", keyed=True)
+        discard = pool.discard
+        handles: list[SendHandle] = []
+
+        def discard_late(producer: TransportProducer) -> None:
+            handles.append(sender.submit("orders", b"2", ordering_key="a"))
+            queue.expire(now() + 3600)
+            discard(producer)
+
+        monkeypatch.setattr(pool, "discard", discard_late)
+        broker.fail_next(1, "NotConnected", phase=Phase.INLINE)
+        error_of(sender.submit("orders", b"1", ordering_key="a"))
+        error_of(handles[0])
+        assert payloads(store) == [b"1", b"2"]
+        assert [failed.certainty for failed in store.find()] == [Certainty.NOT_STORED] * 2

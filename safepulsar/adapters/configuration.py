@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 PREFIX: Final = "SAFEPULSAR_"
 _NAMES: Final = ("URL", "TOKEN", "TLS_TRUST_CERTS_FILE", "FAILED_MESSAGES", "CLIENT", "SENDER", "REQUEST")
+_COMMAND_LINE: Final = ("DEBUG",)  # in the same environment, and the command's alone
 _NAMED_BY_THE_USER: Final = ("topics", "fields", "properties")
 _S = TypeVar("_S", bound=Settings)
 
@@ -61,7 +62,7 @@ class Configuration:
         """
         ours = {name[len(PREFIX) :]: value for name, value in values.items() if name.startswith(PREFIX)}
         for name in ours:
-            if name not in _NAMES:
+            if name not in (*_NAMES, *_COMMAND_LINE):
                 remedy = f"the names are {', '.join(_NAMES)}; other settings go into CLIENT, SENDER or REQUEST"
                 raise InvalidSettings(PREFIX + name, f"is not a name of the configuration; {remedy}")
         failed_messages = ours.get("FAILED_MESSAGES")

@@ -21,7 +21,7 @@ from safepulsar.cli.source import Source
 from safepulsar.cli.stop import Stopped, StopSignals, close_on_signal
 from safepulsar.cli.target import MAX_ROW_BYTES, Opened, Target
 from safepulsar.cli.terminal import OUT, ExitCode, complain, count, print_json, say, visible
-from safepulsar.errors import InvalidInput, SafePulsarError
+from safepulsar.errors import BrokerError, DeadlineExceeded, InvalidInput, SafePulsarError
 from safepulsar.ledger import Counts
 from safepulsar.topics import TopicNames
 
@@ -128,7 +128,7 @@ def send(
         except InvalidInput as error:
             complain(f"{file}: {error}; nothing was sent")
         except (SafePulsarError, OSError) as error:
-            complain(f"{error}; nothing was sent")
+            complain(f"{error}; nothing was sent{_way_on(error, url)}")
         except Stopped:
             complain("stopped before the first row; nothing was sent")
         else:
@@ -142,6 +142,13 @@ def send(
     if json:
         print_json(asdict(summary))
     raise typer.Exit(ends)
+
+
+def _way_on(error: Exception, url: str) -> str:
+    if not isinstance(error, (BrokerError, DeadlineExceeded)):
+        return ""
+    doctor = f"safepulsar doctor --url {shlex.quote(url)}"
+    return f"\n  find the cause:  {doctor}\n  go on:           the same command again"
 
 
 def _run(sending: Sending, rows: Iterator[Row | BadRow], opened: Opened, source: Source, stop: StopSignals) -> Counts:

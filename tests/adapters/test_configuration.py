@@ -139,3 +139,11 @@ def test_the_others_need_no_framework() -> None:
             assert name not in sys.modules, name
     """
     run_script(source).check()
+
+
+def test_what_belongs_to_the_command_is_no_mistake() -> None:
+    """
+    An environment may have variables for both.
+    """
+    read = Configuration.read({"SAFEPULSAR_URL": "pulsar://localhost:6650", "SAFEPULSAR_DEBUG": "1"})
+    assert read.client.url == "pulsar://localhost:6650"
