@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 import threading
 from contextlib import suppress
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from safepulsar import sequence_lane
 from safepulsar.bulk import SendReport, Together, send_many
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from safepulsar.lanes import Lane
     from safepulsar.message import FailedMessage, SendResult
     from safepulsar.serialization import Sendable
-
-    _Value = TypeVar("_Value", bound=Sendable)
 
 log = logging.getLogger("safepulsar")
 
@@ -202,10 +200,10 @@ class RetryingSender(SenderLife):
     def send_many(
         self,
         topic: str,
-        values: Iterable[_Value],
+        values: Iterable[Sendable],
         *,
-        partition_key: Callable[[_Value], str | None] | str | None = None,
-        ordering_key: Callable[[_Value], str | None] | str | None = None,
+        partition_key: Callable[[Any], str | None] | str | None = None,
+        ordering_key: Callable[[Any], str | None] | str | None = None,
         properties: Mapping[str, str] | None = None,
         deadline_seconds: float | None = None,
     ) -> SendReport:

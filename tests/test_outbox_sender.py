@@ -243,7 +243,7 @@ def test_many_share_a_write(broker: FakeBroker, tmp_path: Path) -> None:
         assert (report.read, report.delivered) == (1234, 1234)
         assert payloads(broker) == [str(number) for number in range(1234)]
         with pytest.raises(InvalidMessage, match=r"values\[3\]"):
-            sender.send_many("orders", ["a", "b", "c", object(), "d"])  # type: ignore[type-var]
+            sender.send_many("orders", ["a", "b", "c", object(), "d"])  # type: ignore[list-item]
         assert payloads(broker)[-3:] == ["a", "b", "c"]
     assert waiting_rows(path) == 0
 

@@ -356,7 +356,7 @@ def test_a_bad_value_in_the_middle_names_its_place(broker: FakeBroker, sender: R
     """
     values = iter(["a", "b", 7, "d"])
     with pytest.raises(InvalidMessage, match=r"^values\[2\]\.value: must be bytes") as caught:
-        sender.send_many("orders", values)  # type: ignore[type-var]
+        sender.send_many("orders", values)  # type: ignore[arg-type]
     assert caught.value.field == "values[2].value"
     assert broker.payloads("orders") == [b"a", b"b"]
     assert next(values) == "d"
