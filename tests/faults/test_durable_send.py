@@ -79,7 +79,7 @@ def test_killed_and_run_again_it_sends_each_row_once(
     assert killed > 0
 
 
-@pytest.mark.timeout(90)
+@pytest.mark.timeout(180)
 def test_what_it_prints_adds_up(commands: Commands, broker: Broker, topic: str) -> None:
     """
     By standard input, and once more with rows added at the end: those that are there are left out.
@@ -91,7 +91,7 @@ def test_what_it_prints_adds_up(commands: Commands, broker: Broker, topic: str) 
     assert stored(broker, topic, 70) == list(range(70))
 
 
-@pytest.mark.timeout(90)
+@pytest.mark.timeout(180)
 def test_a_second_process_is_told_who_has_the_name(commands: Commands, broker: Broker, topic: str) -> None:
     """
     By the journal, if it has the same; its process is named. The first one is not disturbed.
@@ -110,7 +110,7 @@ def test_a_second_process_is_told_who_has_the_name(commands: Commands, broker: B
     assert stored(broker, topic, 20) == list(range(20))
 
 
-@pytest.mark.timeout(90)
+@pytest.mark.timeout(180)
 def test_with_another_journal_the_broker_says_that_the_name_is_in_use(
     commands: Commands, pulsar_broker: RealBroker, topic: str
 ) -> None:
@@ -131,7 +131,7 @@ def test_with_another_journal_the_broker_says_that_the_name_is_in_use(
     assert stored(pulsar_broker, topic, 20) == list(range(20))
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(150)
 def test_another_input_under_the_same_name_is_refused(commands: Commands, lite_broker: LiteBroker, topic: str) -> None:
     """
     As is another topic: rows would be taken for those of the first, and left out.
@@ -146,7 +146,7 @@ def test_another_input_under_the_same_name_is_refused(commands: Commands, lite_b
     assert stored(lite_broker, topic, 10) == list(range(10))
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(150)
 def test_with_the_broker_away_it_says_so_and_completes_later(commands: Commands, tmp_path: Path, topic: str) -> None:
     """
     From the beginning, or from the middle on: exit code 1, and what to do.
@@ -175,7 +175,7 @@ def test_with_the_broker_away_it_says_so_and_completes_later(commands: Commands,
         assert stored(broker, topic, 2000) == list(range(2000))
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(150)
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_told_to_stop_it_stops_and_goes_on_later(
     commands: Commands, lite_broker: LiteBroker, topic: str, number: signal.Signals
@@ -195,7 +195,7 @@ def test_told_to_stop_it_stops_and_goes_on_later(
     assert stored(lite_broker, topic, 300) == list(range(300))
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(150)
 def test_an_empty_input_is_sent_at_once(commands: Commands, lite_broker: LiteBroker, topic: str) -> None:
     """
     And may have rows later.
@@ -206,7 +206,7 @@ def test_an_empty_input_is_sent_at_once(commands: Commands, lite_broker: LiteBro
     assert stored(lite_broker, topic, 3) == [0, 1, 2]
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(150)
 def test_a_row_that_cannot_be_read_is_named_each_time(commands: Commands, lite_broker: LiteBroker, topic: str) -> None:
     """
     The others keep their numbers: they are sent once, also after it was mended.

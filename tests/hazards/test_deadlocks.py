@@ -118,7 +118,8 @@ def test_what_can_freeze_is_never_named() -> None:
     No line of safepulsar names the asynchronous flush or a message router.
     """
     package = Path(safepulsar.__file__).parent
-    modules = list(package.rglob("*.py"))
+    # The doctor names them to find them in other people's code.
+    modules = [module for module in package.rglob("*.py") if module != package / "doctor" / "code.py"]
     assert len(modules) > 30
     for module in modules:
         assert not _NEVER_NAMED & set(_names(module)), module

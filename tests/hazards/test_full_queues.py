@@ -40,7 +40,9 @@ def test_control_a_full_queue_raises_nothing(trial: Trial) -> None:
         )
     )
     assert facts == {"told_at_once": [["ProducerQueueIsFull", True]]}
-    assert trial.payloads(until=2) == [b"0", b"1"]
+    found = trial.payloads(until=2)
+    assert found[:2] == [b"0", b"1"]
+    assert b"2" not in found  # some of those without a callback may find room again, once the batch is on its way
 
 
 def test_control_chunks_take_room_for_ever(real_trial: Trial) -> None:

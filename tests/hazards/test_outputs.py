@@ -161,8 +161,8 @@ def test_no_text_quotes_what_is_private(own_trial: Trial) -> None:
         settings = ClientSettings(url=url, log_level=LogLevel.DEBUG)
         sender = RetryingSender(settings, failed_messages=store, settings=SenderSettings(max_message_bytes=1000))
         refusals = [
-            dict(value=surrogate), dict(value=private), dict(value={word: private}), dict(value={private: 1}),
-            dict(value={word: float("nan")}), dict(value=[word, {word}]), dict(value=word.encode() * 1000),
+            dict(value=surrogate), dict(value=private), dict(value={"field": private}), dict(value={private: 1}),
+            dict(value={"field": float("nan")}), dict(value=[word, {word}]), dict(value=word.encode() * 1000),
             *(dict(value=b"x", **{field: each})
               for field in ("partition_key", "ordering_key", "sequence_id", "event_timestamp_ms", "deadline_seconds")
               for each in (surrogate, control, private, word.encode(), word * 10_000)),
