@@ -210,16 +210,17 @@ class Trial:
         excuse = not self.broker.features.deduplication
         return Rules(connection_broken=excuse, replay_keeps_order=replay_keeps_order)
 
-    def read(self, partitions: int = 0) -> list[Record]:
+    def read(self, partitions: int = 0, *, complete: bool = True) -> list[Record]:
         """
         Read the topic, or one of its partitions after the other.
 
-        A topic has at least what we were told is stored: a slow machine is no reason to stop before.
+        A topic has at least what we were told is stored, if it is to be `complete`: a slow machine is no reason to stop
+        before.
         """
         if partitions:
             topics = [f"{self.topic}-partition-{number}" for number in range(partitions)]
             return [record for topic in topics for record in self._read(topic, 0)]
-        told = {event.identity for event in self.history.events() if event.what in _STORED}
+        told = {event.identity for event in self.history.events() if event.what in _STORED and complete}
         return self._read(self.topic, len(told))
 
     def _read(self, topic: str, until: int) -> list[Record]:
