@@ -268,7 +268,9 @@ class ExactlyOnce:
             return
         log.warning("safepulsar.resolving", extra={"topic": queue.topic, "messages": len(doubtful)})
         found = self._find(queue, deliveries, doubtful)
-        if found is not None:
+        if found is None:
+            self._rows_unresolved = True  # the next run looks for them, from where the journal stands now
+        else:
             given_up = [handle for each in deliveries for handle in each.resolve(found)]
             if given_up:
                 self._note(queue, given_up, found)

@@ -198,7 +198,7 @@ class Keeper:
                 handle._error = failure
                 handle._final_at = final_at
                 handle._state = State.FINAL
-                self._ledger.not_kept += handle._failed_id is None and not message.stays_in_outbox
+                self._ledger.not_kept += handle._failed_id is None and not message.in_outbox
             size = sum(message.handle.size_bytes for message in given_up)
             handles = [message.handle for message in given_up]
             self._ledger.settle_locked(Fate.FAILED, len(handles), size)
@@ -251,7 +251,8 @@ def _failure(message: GivenUp) -> SendFailed:
         certainty=message.certainty,
         failed_message_id=message.handle._failed_id,
         cause=str(message.cause),
-        in_outbox=message.stays_in_outbox,
+        # Also if it could not be moved from there to the failed messages.
+        in_outbox=message.in_outbox and message.handle._failed_id is None,
     )
     failure.__cause__ = message.cause
     return failure

@@ -14,6 +14,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import threading
 from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -72,6 +73,7 @@ class OutboxRelay:
         self._taking = False
         self._behind: deque[int] = deque()
         self._final: list[int] = []
+        self._settling = threading.Lock()  # held while they leave the disk: who comes then must not run ahead of that
         self._closing = False
         self._worker = Worker("safepulsar-outbox", ledger, step=self._step, done_locked=lambda: self._closing)
 
@@ -141,14 +143,15 @@ class OutboxRelay:
         Raises:
             StoreError: they stay; the next run finds out that they are stored.
         """
-        with self._ledger.lock:
-            final, self._final = self._final, []
-        try:
-            self._outbox.remove(final)
-        except StoreError:
+        with self._settling:
             with self._ledger.lock:
-                self._final += final
-            raise
+                final, self._final = self._final, []
+            try:
+                self._outbox.remove(final)
+            except BaseException:
+                with self._ledger.lock:
+                    self._final += final
+                raise
 
     def forget(self, ids: Iterable[int]) -> None:
         """

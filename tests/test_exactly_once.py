@@ -287,6 +287,24 @@ def test_a_right_that_is_gone_leaves_it_open(broker: FakeBroker) -> None:
     assert [failed.certainty for failed in store.open().find()] == [Certainty.MAYBE_STORED]
 
 
+def test_what_could_not_be_read_is_looked_for_by_the_next_run(broker: FakeBroker, tmp_path: Path) -> None:
+    """
+    Although others were confirmed behind it since: the journal stays where it was.
+    """
+    path = tmp_path / "failed.db"
+    with once_sender(broker, SqliteFailedMessages(path)) as sender:
+        sender.send("orders", "0")
+        broker.fail_next_reads(1, "AuthorizationError")
+        broker.fail_next(1, "Timeout", stored=True)
+        assert isinstance(sender.submit("orders", "1").exception(LONG_SECONDS), SendFailed)
+        sender.send("orders", "2")
+    store = SqliteFailedMessages(path)
+    with once_sender(broker, store) as sender:
+        assert replay(store, sender).duplicate == 1
+        sender.send("orders", "3")
+    assert payloads(broker) == ["0", "1", "2", "3"]
+
+
 def test_a_producer_name_has_one_sender(broker: FakeBroker, tmp_path: Path) -> None:
     """
     A second process on the same store is told who has it, before it asks the broker.
