@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from safepulsar.client_registry import ClientRegistry
     from safepulsar.failed_messages import FailedMessageStore
     from safepulsar.observing import Observer
+    from safepulsar.outbox_relay import OutboxRelay
     from safepulsar.producer_pool import PoolStats
     from safepulsar.send_queue import SendQueue
     from safepulsar.settings import ClientSettings, ProducerSettings, SenderSettings
@@ -102,10 +103,11 @@ class Engine:
             self.pool,
             client=self._transport,
             enqueue_locked=self._enqueue_locked,
+            wake_locked=self._wake_locked,
         )
         # What every message asks for, by the shortest way.
         self.keyed, self.plain, self.queue = self.topics.keyed, self.topics.plain, self.topics.get
-        self.watch = Watch(self.topics.all, self.ledger, self.pool, settings.pool.idle_seconds)
+        self.watch = Watch(self._watched, self.ledger, self.pool, settings.pool.idle_seconds)
         self._client_settings = client
         self.settings = settings
         self._registry = registry
@@ -189,11 +191,14 @@ class Engine:
                 raise QueueFull("no room for what is to be kept on disk")
         outbox.put(handles)
 
-    def _prepare_locked(self, queue: SendQueue, handle: SendHandle) -> None:
-        queue.rouse_locked()
+    def _wake_locked(self) -> None:
         if not self.watch.awake:
             self.keeper.start_locked()
             self.watch.wake_locked()
+
+    def _prepare_locked(self, queue: SendQueue, handle: SendHandle) -> None:
+        queue.rouse_locked()
+        self._wake_locked()
         if queue.named and queue.exactly_once is None:
             queue.sequence.check(handle.sequence_id)
 
@@ -231,6 +236,10 @@ class Engine:
             paused_lanes=sum(len(queue.lanes.stops) for queue in queues),
             facts_dropped=self.observers.dropped,
         )
+
+    def _watched(self) -> list[SendQueue | OutboxRelay]:
+        outbox = self.topics.outbox
+        return [*self.topics.all(), *([] if outbox is None else [outbox])]
 
     def queues(self) -> list[SendQueue]:
         """
@@ -311,11 +320,8 @@ class Engine:
         if self.topics.outbox is not None:
             self.topics.outbox.stop(deadline)
         while self.ledger.in_flight and now() < deadline:
-            for queue in self.queues():  # again and again: what is just being recovered comes back into its queue
+            for queue in self._watched():  # again and again: what is just being recovered comes back into its queue
                 queue.expire(now(), reason)
-            if self.topics.outbox is not None:
-                with self.ledger.lock:
-                    self.keeper.give_up_locked([GivenUp(each, reason) for each in self.topics.outbox.give_up_locked()])
             self.ledger.wait_until_empty(min(now() + _LOOK_SECONDS, deadline))
 
     def _close_parts(self, native_deadline: float, keep_deadline: float) -> bool:

@@ -19,8 +19,17 @@ from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from safepulsar.errors import ProducerNameInUse, SafePulsarError, SenderClosed, StoreError
-from safepulsar.handle import SendHandle, now
+from safepulsar.errors import (
+    DeadlineExceeded,
+    InvalidInput,
+    InvalidSettings,
+    ProducerNameInUse,
+    SafePulsarError,
+    SenderClosed,
+    StoreError,
+)
+from safepulsar.handle import SendHandle, State, now
+from safepulsar.keeper import GivenUp
 from safepulsar.outbox import Outbox
 from safepulsar.worker import Worker
 
@@ -51,7 +60,13 @@ class OutboxRelay:
         handle_of: makes the handle of a row that is not this process's, or that an earlier run left.
         enqueue_locked: puts a handle into its queue; its second argument says whether it is counted already. Raises
             SenderClosed.
+        wake_locked: has deadlines looked after.
+
+    Attributes:
+        topic: names it in the log, where queues are named by their topics.
     """
+
+    topic = "(the outbox)"
 
     def __init__(
         self,
@@ -61,7 +76,9 @@ class OutboxRelay:
         producer_name: Callable[[Message], str],
         handle_of: Callable[[OutboxRow], SendHandle],
         enqueue_locked: Callable[[SendHandle, bool], None],
+        wake_locked: Callable[[], None],
     ) -> None:
+        self._wake_locked = wake_locked
         self._outbox = Outbox(store, producer_name=producer_name)
         self._ledger = ledger
         self._handle_of = handle_of
@@ -72,9 +89,11 @@ class OutboxRelay:
         # While what was taken is on its way into the queues, the next ones wait here for it, and are in _expected, too.
         self._taking = False
         self._behind: deque[int] = deque()
+        self._given_up: set[int] = set()  # their rows go to the failed messages, and are not handed out
         self._final: list[int] = []
         self._settling = threading.Lock()  # held while they leave the disk: who comes then must not run ahead of that
         self._closing = False
+        self._taken: deque[OutboxRow] = deque()  # the thread's own
         self._worker = Worker("safepulsar-outbox", ledger, step=self._step, done_locked=lambda: self._closing)
 
     def open(self) -> None:
@@ -115,6 +134,7 @@ class OutboxRelay:
                     else:
                         self._ledger.count_locked(handle.size_bytes)
                         self._expected[number] = handle
+                        self._wake_locked()
                         if is_next:
                             self._behind.append(number)
                     accepted.append(number)
@@ -175,12 +195,21 @@ class OutboxRelay:
         with self._ledger.lock:
             return list(self._expected.values())
 
-    def give_up_locked(self) -> list[SendHandle]:
+    def expire(self, moment: float, cause: SafePulsarError | None = None) -> bool:
         """
-        Those again, and they are nobody's any more; their rows stay.
+        Give up what waits here past its deadline at `moment`, or everything if `cause` says why; see `SendQueue.expire`.
         """
-        expected, self._expected = list(self._expected.values()), {}
-        return expected
+        reason = cause or DeadlineExceeded("the deadline passed before it was handed over")
+        with self._ledger.lock:
+            late = [
+                number for number, handle in self._expected.items() if cause is not None or handle._deadline <= moment
+            ]
+            self._given_up.update(late)
+            for number in late:
+                handle = self._expected.pop(number)
+                handle._state = State.FAILING
+                handle._queue.lanes.give_up_locked([GivenUp(handle, reason)])
+            return bool(self._expected)
 
     def stop(self, deadline: float) -> bool:
         """
@@ -206,27 +235,38 @@ class OutboxRelay:
     # -- the thread --------------------------------------------------------------------------------------------
 
     def _step(self) -> None:
-        claim = self._claim
-        with self._ledger.lock:
-            self._taking = True
         try:
-            rows = claim.take(_AT_ONCE) if claim is not None else []
+            self._hand_out_next()
         except ProducerNameInUse as error:
             log.error("safepulsar.outbox_lost", extra={"error": str(error)})  # noqa: TRY400  # it says all
-            self._let_on()
             self._worker.wait(_PAUSE_SECONDS)
-            return
         except StoreError as error:
             log.warning("safepulsar.outbox_not_read", extra={"error": str(error)})
-            self._let_on()
             self._worker.wait(_PAUSE_SECONDS)
-            return
-        for row in rows:
-            if not self._hand_out(row):
+
+    def _hand_out_next(self) -> None:
+        """
+        Take what is next, and put it into the queues. What an error leaves over is next again.
+
+        Raises:
+            StoreError: the store failed.
+        """
+        if not self._taken:
+            with self._ledger.lock:
+                self._taking = True
+            try:
+                self._taken.extend(self._claim.take(_AT_ONCE) if self._claim is not None else ())
+            finally:
+                if not self._taken:
+                    self._let_on()
+            if not self._taken:
+                self._worker.wait(_LOOK_SECONDS)
                 return
+        while self._taken:
+            if not self._hand_out(self._taken[0]):
+                return
+            self._taken.popleft()
         self._let_on()
-        if not rows:
-            self._worker.wait(_LOOK_SECONDS)
 
     def _let_on(self) -> None:
         """
@@ -238,30 +278,43 @@ class OutboxRelay:
                 if handle is not None:
                     self._enqueue_locked(handle, True)  # noqa: FBT003  # counted
                     del self._expected[self._behind[0]]
+                self._given_up.discard(self._behind[0])
                 del self._behind[0]
             self._taking = False
 
     def _hand_out(self, row: OutboxRow) -> bool:
+        """
+        Put one into its queue, False if nothing is accepted any more.
+
+        Raises:
+            StoreError: its queue could not be made.
+        """
         with self._ledger.lock:
-            handle = self._expected.pop(row.id, None)
-        counted = handle is not None
+            if row.id in self._given_up:  # and in the failed messages by now, or about to be
+                self._given_up.discard(row.id)
+                return True
         try:
-            if handle is None:
-                handle = self._handle_of(row)
-                if handle._queue.settings.producer_name != row.producer_name or handle._queue.outbox is not self:
-                    fields = {"topic": row.message.topic, "producer_name": row.producer_name}
-                    log.error("safepulsar.outbox_row_left", extra=fields)  # the settings have changed since it was put
-                    return True
-            with self._ledger.lock:
-                if not counted:
-                    # However long it takes: the row is safe, and those behind it wait for it.
-                    while self._ledger.full_locked(handle.size_bytes):
-                        self._ledger.wait_for_change_locked(now() + _YEAR_SECONDS)
-                        self._ledger.check_open_locked()
-                self._enqueue_locked(handle, counted)
-        except SenderClosed:
-            if counted and handle is not None:
-                with self._ledger.lock:
-                    self._expected[row.id] = handle
-            return False
-        return True
+            made = None if row.id in self._expected else self._made(row)
+        except InvalidInput as error:  # the settings have changed since it was put
+            fields = {"topic": row.message.topic, "producer_name": row.producer_name, "error": str(error)}
+            log.error("safepulsar.outbox_row_left", extra=fields)  # noqa: TRY400  # it says all
+            return True
+        with suppress(SenderClosed), self._ledger.lock:
+            if made is not None:
+                # However long it takes: the row is safe, and those behind it wait for it.
+                while self._ledger.full_locked(made.size_bytes):
+                    self._ledger.wait_for_change_locked(now() + _YEAR_SECONDS)
+                    self._ledger.check_open_locked()
+                self._enqueue_locked(made, False)  # noqa: FBT003  # not counted yet
+            elif row.id in self._expected:  # or it was given up just now
+                self._enqueue_locked(self._expected[row.id], True)  # noqa: FBT003  # counted
+                del self._expected[row.id]
+            return True
+        return False
+
+    def _made(self, row: OutboxRow) -> SendHandle:
+        handle = self._handle_of(row)
+        queue = handle._queue
+        if queue.settings.producer_name != row.producer_name or queue.outbox is not self:
+            raise InvalidSettings("producer_name", "is not the one that it was put with, or its topic has no outbox")
+        return handle

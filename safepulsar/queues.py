@@ -44,6 +44,7 @@ class Queues:
         pool: see there.
         client: the client that reads back.
         enqueue_locked: see `OutboxRelay`.
+        wake_locked: see there.
 
     Attributes:
         keyed: by topic as the application writes it: the queue of its messages with a key. One look-up on the way of a
@@ -63,6 +64,7 @@ class Queues:
         *,
         client: Callable[[], TransportClient],
         enqueue_locked: Callable[[SendHandle, bool], None],
+        wake_locked: Callable[[], None],
     ) -> None:
         self.keyed: dict[str, SendQueue] = {}
         self.plain: dict[str, SendQueue] = {}
@@ -76,6 +78,7 @@ class Queues:
         self._pool = pool
         self._client = client
         self._enqueue_locked = enqueue_locked
+        self._wake_locked = wake_locked
         self._names = TopicNames(settings.allowed_namespaces)
         self._topics = {self._names.full(topic): value for topic, value in settings.topics.items()}
         self._retry = RetryPolicy(settings.retry)
@@ -194,6 +197,7 @@ class Queues:
                     producer_name=lambda message: self._settings_of(message.topic).producer_name or "",
                     handle_of=self._handle_of,
                     enqueue_locked=self._enqueue_locked,
+                    wake_locked=self._wake_locked,
                 )
                 outbox.open()
                 self.outbox = outbox

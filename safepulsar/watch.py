@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from safepulsar.handle import now
 from safepulsar.worker import Worker
@@ -16,10 +16,26 @@ if TYPE_CHECKING:
 
     from safepulsar.ledger import Ledger
     from safepulsar.producer_pool import ProducerPool
-    from safepulsar.send_queue import SendQueue
 
 log = logging.getLogger("safepulsar")
 _TICK_SECONDS = 0.05  # with the store's write, well inside the 250 ms by which a call may pass its deadline
+
+
+class Expiring(Protocol):
+    """
+    What has deadlines to look after: a queue, or the outbox.
+    """
+
+    @property
+    def topic(self) -> str:
+        """
+        For the log.
+        """
+
+    def expire(self, moment: float) -> bool:
+        """
+        See `SendQueue.expire`.
+        """
 
 
 class Watch:
@@ -29,7 +45,7 @@ class Watch:
     It does so also while a queue's own thread is held up in a native call, and sleeps when nothing is in flight.
 
     Args:
-        queues: the sender's queues at the moment of the call.
+        queues: the sender's queues, and its outbox, at the moment of the call.
         ledger: of the sender.
         pool: whose idle producers are closed now and then.
         idle_seconds: how long a producer may be idle.
@@ -39,7 +55,7 @@ class Watch:
     """
 
     def __init__(
-        self, queues: Callable[[], Iterable[SendQueue]], ledger: Ledger, pool: ProducerPool, idle_seconds: float
+        self, queues: Callable[[], Iterable[Expiring]], ledger: Ledger, pool: ProducerPool, idle_seconds: float
     ) -> None:
         self._queues = queues
         self._pool = pool

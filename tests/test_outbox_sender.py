@@ -10,11 +10,19 @@ from typing import TYPE_CHECKING
 import pytest
 
 from safepulsar.client_registry import ClientRegistry
-from safepulsar.errors import InvalidMessage, InvalidSettings, ProducerNameInUse, SenderClosed, SendFailed
+from safepulsar.errors import (
+    InvalidMessage,
+    InvalidSettings,
+    ProducerNameInUse,
+    SenderClosed,
+    SendFailed,
+    StoreUnavailable,
+)
 from safepulsar.failed_messages import SqliteFailedMessages
 from safepulsar.handle import SendHandle
-from safepulsar.message import ID_PROPERTY, Fate, Message
+from safepulsar.message import ID_PROPERTY, Certainty, Fate, Message
 from safepulsar.outbox import Outbox, OutboxClaim
+from safepulsar.queues import Queues
 from safepulsar.replay import replay
 from safepulsar.sender import RetryingSender
 from safepulsar.settings import Durability, LanePolicy, SenderSettings, TopicSettings
@@ -26,6 +34,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from safepulsar.outbox import OutboxRow
+    from safepulsar.send_queue import SendQueue
 
 
 @pytest.fixture(params=[False, True], ids=["no deduplication", "deduplication"])
@@ -299,3 +308,54 @@ def test_what_comes_while_rows_are_handed_out_stays_behind_them(
         wait_until(lambda: len(payloads(broker)) == 4, "all is sent")
     assert sorted(payloads(broker)[:2]) == ["1", "2"]
     assert sorted(payloads(broker)[2:]) == ["3", "4"]
+
+
+def test_what_waits_behind_others_has_its_deadline(
+    broker: FakeBroker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    The store does not say what comes first. It moves to the failed messages, surely not stored, and is not sent as well.
+    """
+    path = tmp_path / "shop.db"
+    with outbox_sender(broker, path) as sender:
+        sender.send("orders", "0")
+
+        def fail(*_: object, **__: object) -> list[OutboxRow]:
+            raise StoreUnavailable("locked")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(OutboxClaim, "take", fail)
+            put(path, "1")
+            error = sender.submit("orders", "2", deadline_seconds=0.2).exception(LONG_SECONDS)
+        assert isinstance(error, SendFailed)
+        assert (error.certainty, error.in_outbox) == (Certainty.NOT_STORED, False)
+        assert error.failed_message_id is not None
+        sender.send("orders", "3")
+        assert payloads(broker) == ["0", "1", "3"]
+        assert replay(sender.failed_messages, sender).delivered == 1
+    assert payloads(broker) == ["0", "1", "3", "2"]
+    assert waiting_rows(path) == 0
+
+
+def test_an_error_while_rows_are_handed_out_loses_none(
+    broker: FakeBroker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    They are handed out once the store answers again, in their order, and before what came meanwhile.
+    """
+    path = tmp_path / "shop.db"
+    put(path, "1", "2", "3")
+    get, failures = Queues.get, [StoreUnavailable("locked")] * 2
+
+    def fail_twice(queues: Queues, topic: str, *, keyed: bool) -> SendQueue:
+        if failures and threading.current_thread().name == "safepulsar-outbox":
+            raise failures.pop()
+        return get(queues, topic, keyed=keyed)
+
+    monkeypatch.setattr("safepulsar.outbox_relay._PAUSE_SECONDS", 0.05)
+    monkeypatch.setattr(Queues, "get", fail_twice)
+    with outbox_sender(broker, path) as sender:
+        sender.send("orders", "4")
+    assert payloads(broker) == ["1", "2", "3", "4"]
+    assert not failures
+    assert waiting_rows(path) == 0
