@@ -26,10 +26,10 @@ class ConnectionGuard:
     Args:
         queue: whose producers are looked at.
         needed: whether the broker would store something twice.
-        idle: called when nothing is on its way any more.
+        idle: called when nothing is on its way any more; in how many seconds again, None for not before there was.
     """
 
-    def __init__(self, queue: SendQueue, *, needed: Callable[[], bool], idle: Callable[[], None]) -> None:
+    def __init__(self, queue: SendQueue, *, needed: Callable[[], bool], idle: Callable[[], float | None]) -> None:
         self._queue = queue
         self._needed = needed
         self._idle = idle
@@ -62,8 +62,7 @@ class ConnectionGuard:
     def _step(self) -> None:
         producers = self._queue.producers()
         if not producers:
-            self._idle()
-            self._worker.wait()
+            self._worker.wait(self._idle())
             return
         for producer in producers:
             if self._needed() and not producer.is_connected():

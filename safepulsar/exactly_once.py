@@ -107,6 +107,7 @@ class ExactlyOnce:
         self._positions: dict[int, MessageId | None] | None = None
         self._record_at = 0.0
         self._recording = threading.Lock()
+        self._unrecorded = False
         self._found_rows: dict[int, MessageId] = {}  # failed messages that reading back has found
         self._found_numbers: Mapping[int, MessageId] = {}  # messages of the outbox, likewise
         self._rows_unresolved = False  # then what the journal says is where they are looked for
@@ -148,12 +149,19 @@ class ExactlyOnce:
                 number += 1
         self._next = number
 
-    def idle(self, queue: SendQueue) -> None:
+    def idle(self, queue: SendQueue) -> float | None:
         """
-        Nothing is on its way: what was final last leaves the outbox now, and not with the next message.
+        Nothing is on its way: what was final last leaves the outbox soon, and not with the next message.
+
+        Returns:
+            In how many seconds to come back, None if there is nothing to do: with each message it would cost a write.
         """
-        if self._outbox is not None and self._positions is not None:
-            self.record(queue, at_once=True)
+        if self._outbox is None or not self._unrecorded:
+            return None
+        if (left := self._record_at - now()) > 0:
+            return left
+        self.record(queue)
+        return None if not self._unrecorded else _RECORD_SECONDS
 
     def open_journal(self) -> None:
         """
@@ -220,6 +228,7 @@ class ExactlyOnce:
         Everything up to the end of `delivery` is stored.
         """
         positions = self._positions
+        self._unrecorded = True
         if self.numbered_by_caller:
             last = delivery.group[-1].sequence_id or 0
             if self.gap is not None and last > self.gap:
@@ -229,21 +238,24 @@ class ExactlyOnce:
             for message_id in delivery.last_ids():
                 positions[message_id.partition] = message_id
 
-    def record(self, queue: SendQueue, *, at_once: bool = False) -> None:
+    def record(self, queue: SendQueue) -> None:
         """
-        Have the journal know, now and then or `at_once`, where reading back may begin. Never raises.
+        Have the journal know, now and then, where reading back may begin. Never raises.
         """
-        if (now() < self._record_at and not at_once) or not self._recording.acquire(blocking=False):
+        if now() < self._record_at or not self._recording.acquire(blocking=False):
             return
         try:
             with queue.ledger.lock:
                 confirmed, positions = self.confirmed, dict(self._positions or {})
+                self._unrecorded = False
             if self._outbox is not None:
                 # Before, and in the same file: what stands before a recorded position is never looked for again.
                 self._outbox.settle()
             self._record(confirmed, positions)
         except StoreError as error:
             # Reading back begins further back then, and finds the same.
+            self._unrecorded = True
+            self._record_at = now() + _RECORD_SECONDS
             log.warning("safepulsar.position_not_recorded", extra={"topic": queue.topic, "error": str(error)})
         finally:
             self._recording.release()
