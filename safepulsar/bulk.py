@@ -121,7 +121,7 @@ class Together:
 
     Args:
         submit: prepares one, and accepts nothing yet.
-        accept: accepts many, all or none.
+        accept: accepts many; what stands before one that is refused is accepted.
     """
 
     def __init__(self, submit: Submit, accept: Callable[[Sequence[SendHandle]], None]) -> None:
@@ -136,7 +136,8 @@ class Together:
             try:
                 self._accept(handles[first:])
             except BaseException:
-                del handles[first:]
+                # With a number it is on disk, and in another state it is being kept.
+                handles[first:] = [each for each in handles[first:] if each.sequence_id is not None or each._state]
                 raise
         return len(handles)
 

@@ -171,25 +171,26 @@ class Engine:
 
     def accept_durably(self, handles: Sequence[SendHandle]) -> None:
         """
-        As `accept`, for many of one topic that has an outbox, with one write to disk; all of them or none.
+        As `accept`, for many of one topic that has an outbox, with one write to disk.
+
+        One by one where there is no room for all, or lanes are stopped; what stands before one that is refused is accepted.
 
         Raises:
-            QueueFull: no room for all of them.
-            LanePaused: the lane of one takes none.
-            SenderClosed: nothing is accepted any more.
-            StoreError: they could not be written.
+            QueueFull: see `accept`, as all others.
+            LanePaused: see there.
+            SenderClosed: see there.
+            StoreError: it could not be written.
         """
-        outbox, ledger = handles[0]._queue.outbox, self.ledger
-        assert outbox is not None  # noqa: S101 - or this is not called
+        queue, ledger = handles[0]._queue, self.ledger
         with ledger.lock:
             ledger.check_open_locked()
-            lanes = handles[0]._queue.lanes
-            for handle in handles if lanes.stops else ():
-                if (stop := lanes.stop_of(handle)) is not None and lanes.admit_locked(handle, stop) is not None:
-                    raise lanes.paused(stop)
-            if not ledger.wait_for_room_locked(sum(handle.size_bytes for handle in handles), handles[-1]._deadline):
-                raise QueueFull("no room for what is to be kept on disk")
-        outbox.put(handles)
+            bytes_fit = ledger.in_flight_bytes + sum(handle.size_bytes for handle in handles) <= ledger.max_bytes
+            together = bytes_fit and ledger.in_flight + len(handles) <= ledger.max_messages and not queue.lanes.stops
+        if together and queue.outbox is not None:
+            queue.outbox.put(handles)
+            return
+        for handle in handles:
+            self.accept(handle)
 
     def _wake_locked(self) -> None:
         if not self.watch.awake:

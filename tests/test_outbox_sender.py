@@ -13,6 +13,7 @@ from safepulsar.client_registry import ClientRegistry
 from safepulsar.errors import (
     InvalidMessage,
     InvalidSettings,
+    LanePaused,
     ProducerNameInUse,
     SenderClosed,
     SendFailed,
@@ -254,6 +255,34 @@ def test_many_share_a_write(broker: FakeBroker, tmp_path: Path) -> None:
         with pytest.raises(InvalidMessage, match=r"values\[3\]"):
             sender.send_many("orders", ["a", "b", "c", object(), "d"])  # type: ignore[list-item]
         assert payloads(broker)[-3:] == ["a", "b", "c"]
+    assert waiting_rows(path) == 0
+
+
+def test_one_that_is_refused_leaves_those_before_it_accepted(broker: FakeBroker, tmp_path: Path) -> None:
+    """
+    A paused lane, and a bound that is smaller than what is put at once.
+    """
+    path = tmp_path / "shop.db"
+    topic = TopicSettings(producer_name="shop", durability=Durability.OUTBOX, mix_keys=True)
+    settings = SenderSettings(
+        topic_defaults=topic,
+        retry=AT_ONCE,
+        drain_on_sigterm=False,
+        max_in_flight_messages=7,
+        deadline_seconds=LONG_SECONDS,
+    )
+    registry = ClientRegistry(broker.connect)
+    with RetryingSender(broker.url, failed_messages=path, settings=settings, registry=registry) as sender:
+        assert sender.send_many("orders", [str(number) for number in range(50)]).delivered == 50
+        broker.kill()
+        assert isinstance(
+            sender.submit("orders", "x", ordering_key="a", deadline_seconds=0.2).exception(LONG_SECONDS), SendFailed
+        )
+        broker.start()
+        keys = iter(["b", "b", "a", "b"])
+        with pytest.raises(LanePaused):
+            sender.send_many("orders", ["50", "51", "refused", "not taken"], ordering_key=lambda _: next(keys))
+    assert payloads(broker) == [str(number) for number in range(52)]
     assert waiting_rows(path) == 0
 
 
