@@ -121,7 +121,7 @@ class Engine:
 
     # -- the way of a message --------------------------------------------------------------------------------
 
-    def accept(self, handle: SendHandle, *, wait: bool = True) -> bool:
+    def accept(self, handle: SendHandle, *, wait: bool = True) -> bool:  # noqa: C901 - each call less is time for all
         """
         Count `handle` as accepted and put it into its queue; False if there is no room and it is being kept instead.
 
@@ -156,7 +156,11 @@ class Engine:
                 if parked is not None:
                     return self._keep_locked(parked)
             if queue.outbox is None or handle._failed_id is not None:
-                self._prepare_locked(queue, handle)
+                queue.rouse_locked()
+                if not self.watch.awake:
+                    self._wake_locked()
+                if queue.named and queue.exactly_once is None:
+                    queue.sequence.check(handle.sequence_id)
                 if ledger.open:  # again, and from here straight on, see `Ledger`
                     ledger.accepted += 1
                     ledger.in_flight += 1
@@ -197,18 +201,13 @@ class Engine:
             self.keeper.start_locked()
             self.watch.wake_locked()
 
-    def _prepare_locked(self, queue: SendQueue, handle: SendHandle) -> None:
-        queue.rouse_locked()
-        self._wake_locked()
-        if queue.named and queue.exactly_once is None:
-            queue.sequence.check(handle.sequence_id)
-
     def _enqueue_locked(self, handle: SendHandle, counted: bool) -> None:  # noqa: FBT001  # as the outbox calls it
         """
         Put a message from the outbox into its queue.
         """
         ledger, queue = self.ledger, handle._queue
-        self._prepare_locked(queue, handle)
+        queue.rouse_locked()
+        self._wake_locked()
         if ledger.open:
             ledger.accepted += not counted
             ledger.in_flight += not counted

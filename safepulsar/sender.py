@@ -157,7 +157,7 @@ class RetryingSender(SenderLife):
             SenderClosed: nothing was sent.
         """
         handle = self._prepare(
-            self._started(), topic, value, partition_key, ordering_key, properties, sequence_id,
+            self._engine or self._start(), topic, value, partition_key, ordering_key, properties, sequence_id,
             event_timestamp_ms, deliver_at_ms, deadline_seconds,
         )  # fmt: skip
         waiter = threading.Lock()
@@ -191,7 +191,7 @@ class RetryingSender(SenderLife):
             SenderClosed: nothing was sent.
         """
         handle = self._prepare(
-            self._started(), topic, value, partition_key, ordering_key, properties, sequence_id,
+            self._engine or self._start(), topic, value, partition_key, ordering_key, properties, sequence_id,
             event_timestamp_ms, deliver_at_ms, deadline_seconds,
         )  # fmt: skip
         self._accept(handle)
@@ -285,7 +285,7 @@ class RetryingSender(SenderLife):
     # -- inside ----------------------------------------------------------------------------------------------
 
     def _accept(self, handle: SendHandle) -> None:
-        engine = self._started()
+        engine = self._engine or self._start()
         try:
             queued = engine.accept(handle)
         except Exception as error:

@@ -93,7 +93,10 @@ class Watch:
         return ended and not (evicting is not None and evicting.is_alive())
 
     def _step(self) -> None:
-        self._worker.wait(_TICK_SECONDS if self.awake else max(_TICK_SECONDS, self._evict_at - now()))
+        if self.awake:
+            self._worker.hush()  # rung while it looked: seen at the next tick, or a busy application would have it look on and on
+        if not self._closing:
+            self._worker.wait(_TICK_SECONDS if self.awake else max(_TICK_SECONDS, self._evict_at - now()))
         if self._closing:
             return
         self.awake = False  # before looking: whoever comes after the look wakes again

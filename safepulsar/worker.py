@@ -66,6 +66,12 @@ class Worker:
         except RuntimeError:
             return  # it was rung before
 
+    def hush(self) -> None:
+        """
+        Forget a ring that nobody has heard.
+        """
+        self._bell.acquire(blocking=False)
+
     def wait(self, seconds: float | None = None) -> None:
         """
         In a step: wait for `ring`, so long at most.

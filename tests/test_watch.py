@@ -7,15 +7,20 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import pytest
 
 from safepulsar.errors import DeadlineExceeded, QueueFull, SendFailed
+from safepulsar.handle import now
+from safepulsar.ledger import Ledger
 from safepulsar.message import Certainty, Fate
+from safepulsar.producer_pool import ProducerPool
 from safepulsar.send_queue import SendQueue
-from safepulsar.settings import PoolSettings, WhenFull
+from safepulsar.settings import PoolSettings, SenderSettings, WhenFull
 from safepulsar.testing import FakeBroker
+from safepulsar.watch import Watch
 from tests.senders import LONG_SECONDS, HangingStore, sender_of, within
 from tests.waiting import wait_until
 
@@ -192,6 +197,31 @@ def test_a_sender_that_slept_looks_again(broker: FakeBroker) -> None:
             with within(0.1), pytest.raises(SendFailed):
                 sender.send("orders", b"1", deadline_seconds=0.1)
             broker.thaw()
+
+
+def test_a_busy_application_does_not_make_it_look_on_and_on() -> None:
+    """
+    What is accepted while it looks is seen at the next tick, and not at once, and then once more.
+    """
+    ledger = Ledger(SenderSettings())
+    looks: list[float] = []
+
+    class Busy:
+        topic = "orders"
+
+        def expire(self, moment: float) -> bool:
+            looks.append(moment)
+            with ledger.lock:  # as the application does in the middle of the look
+                watch.wake_locked()
+            return True
+
+    pool = ProducerPool(lambda settings: pytest.fail(f"nothing is opened: {settings}"), PoolSettings())
+    watch = Watch(lambda: [Busy()], ledger, pool, idle_seconds=LONG_SECONDS)
+    with ledger.lock:
+        watch.wake_locked()
+    wait_until(lambda: len(looks) > 5, "it looks")
+    assert watch.close(now() + LONG_SECONDS)
+    assert min(later - earlier for earlier, later in pairwise(looks[1:])) > 0.02
 
 
 def test_one_queue_that_fails_does_not_keep_others_from_their_deadlines(
