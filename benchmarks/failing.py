@@ -6,15 +6,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, cast
 
-from safepulsar.outcomes import Phase, classify
-from safepulsar.pulsar_client import connect
+from safepulsar.broker.outcomes import Phase, classify
+from safepulsar.broker.pulsar_client import connect
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from safepulsar.broker.transport import Connect, OnResult, TransportClient, TransportProducer
     from safepulsar.message import Outgoing
     from safepulsar.settings import ClientSettings, ProducerSettings
-    from safepulsar.transport import Connect, OnResult, TransportClient, TransportProducer
 
 _CODE = "ProducerQueueIsFull"  # as the client library refuses: at once, and surely not stored
 

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from benchmarks.case import Sample, Scene
+    from safepulsar.broker.transport import Connect
     from safepulsar.observing import Observer
     from safepulsar.steps import Step
-    from safepulsar.transport import Connect
 
 # No load comes near: the limits are counted and never hold anything up.
 _MESSAGES_PER_SECOND, _BYTES_PER_SECOND = 1e9, 1e12

@@ -2,10 +2,12 @@
 A safe producer toolkit for Apache Pulsar: every accepted message has one fate, and you learn it.
 """
 
-from safepulsar.bulk import SendReport
-from safepulsar.client_registry import ClientRegistry
+from safepulsar.books.handle import SendHandle
+from safepulsar.books.ledger import Counts
+from safepulsar.broker.client_registry import ClientRegistry
+from safepulsar.broker.producer_pool import PoolStats, ProducerPool
+from safepulsar.delivery.lanes import Lane, LaneState
 from safepulsar.durable_source import DurableSource
-from safepulsar.engine import CloseReport, SenderStats
 from safepulsar.errors import (
     AuthenticationFailed,
     AuthorizationFailed,
@@ -50,6 +52,7 @@ from safepulsar.errors import (
     TopicNotFound,
     TopicTerminated,
 )
+from safepulsar.exactly_once.sequence_allocator import SequenceAllocator
 from safepulsar.failed_messages import (
     FailedMessageFilter,
     FailedMessageState,
@@ -57,16 +60,13 @@ from safepulsar.failed_messages import (
     InMemoryFailedMessages,
     SqliteFailedMessages,
 )
-from safepulsar.handle import SendHandle
 from safepulsar.integrity import Seal, SealKind
-from safepulsar.lanes import Lane, LaneState
-from safepulsar.ledger import Counts
 from safepulsar.message import Attempt, Certainty, FailedMessage, Fate, Message, MessageId, SendResult
-from safepulsar.producer_pool import PoolStats, ProducerPool
-from safepulsar.replay import ReplayReport, replay
 from safepulsar.sender import RetryingSender
-from safepulsar.sequence_allocator import SequenceAllocator
-from safepulsar.sequence_lane import SequenceLane
+from safepulsar.sending.bulk import SendReport
+from safepulsar.sending.engine import CloseReport, SenderStats
+from safepulsar.sending.replay import ReplayReport, replay
+from safepulsar.sending.sequence_lane import SequenceLane
 from safepulsar.settings import (
     AccessMode,
     ClientSettings,

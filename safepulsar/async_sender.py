@@ -15,10 +15,10 @@ from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from safepulsar.awaiting import Alarm, AwaitCancelled
+from safepulsar.books.awaiting import Alarm, AwaitCancelled
+from safepulsar.books.handle import now
 from safepulsar.errors import NoRunningLoop, QueueFull, SafePulsarError
-from safepulsar.handle import now
-from safepulsar.process import process
+from safepulsar.processes.process import process
 from safepulsar.sender import RetryingSender
 from safepulsar.settings import WhenFull
 
@@ -29,15 +29,17 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from safepulsar.client_registry import ClientRegistry
-    from safepulsar.engine import CloseReport, Engine, SenderStats
+    from safepulsar.books.handle import SendHandle
+    from safepulsar.broker.client_registry import ClientRegistry
     from safepulsar.failed_messages import FailedMessageStore
-    from safepulsar.handle import SendHandle
     from safepulsar.message import SendResult
     from safepulsar.observing import Observer
+    from safepulsar.sending.engine import CloseReport, Engine, SenderStats
     from safepulsar.serialization import Sendable
     from safepulsar.settings import ClientSettings, SenderSettings
     from safepulsar.steps import Step
+
+__all__ = ["AsyncSender", "AwaitCancelled"]
 
 
 class AsyncSender:

@@ -15,8 +15,8 @@ from abc import ABC, abstractmethod
 from enum import Enum
 from typing import TYPE_CHECKING, ClassVar, Final
 
-from safepulsar import end_with_parent
 from safepulsar.errors import InvalidSettings, SafePulsarError
+from safepulsar.processes import end_with_parent
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 from safepulsar.checks import check_sequence_id
 from safepulsar.errors import InvalidMessage
 from safepulsar.failed_messages import InMemoryFailedMessages, SqliteFailedMessages
-from safepulsar.intake import prepare
 from safepulsar.sender import RetryingSender
+from safepulsar.sending.intake import prepare
 from safepulsar.settings import SenderSettings, TopicSettings
 
 if TYPE_CHECKING:
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from safepulsar.client_registry import ClientRegistry
-    from safepulsar.engine import CloseReport
-    from safepulsar.exactly_once import ExactlyOnce
-    from safepulsar.handle import SendHandle
+    from safepulsar.books.handle import SendHandle
+    from safepulsar.broker.client_registry import ClientRegistry
+    from safepulsar.exactly_once.resolution import ExactlyOnce
+    from safepulsar.sending.engine import CloseReport
     from safepulsar.serialization import Sendable
     from safepulsar.settings import ClientSettings, RetrySettings
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from safepulsar.handle import GRACE_SECONDS, now
+from safepulsar.books.handle import GRACE_SECONDS, now
 
 if TYPE_CHECKING:
-    from safepulsar.engine import Engine
     from safepulsar.sender import RetryingSender
+    from safepulsar.sending.engine import Engine
 
 _LATE_SECONDS = 1.0  # beyond the moment at which a failed message should be kept
 

@@ -22,7 +22,7 @@ from safepulsar.message import Fate
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from safepulsar.handle import SendHandle
+    from safepulsar.books.handle import SendHandle
     from safepulsar.message import Attempt, Certainty, MessageId
     from safepulsar.sender import RetryingSender
     from safepulsar.steps import Chain

@@ -15,21 +15,21 @@ import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from safepulsar import sequence_lane
-from safepulsar.bulk import SendReport, Together, send_many
+from safepulsar.books.handle import SendHandle, now
 from safepulsar.checks import check_timeout
 from safepulsar.errors import DeadlineExceeded
-from safepulsar.handle import SendHandle, now
-from safepulsar.intake import prepare
-from safepulsar.sender_life import SenderLife
-from safepulsar.sequence_lane import SequenceLane
+from safepulsar.sending import sequence_lane
+from safepulsar.sending.bulk import SendReport, Together, send_many
+from safepulsar.sending.intake import prepare
+from safepulsar.sending.sender_life import SenderLife
+from safepulsar.sending.sequence_lane import SequenceLane
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from safepulsar.engine import SenderStats
-    from safepulsar.lanes import Lane
+    from safepulsar.delivery.lanes import Lane
     from safepulsar.message import FailedMessage, SendResult
+    from safepulsar.sending.engine import SenderStats
     from safepulsar.serialization import Sendable
 
 log = logging.getLogger("safepulsar")

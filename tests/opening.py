@@ -12,9 +12,9 @@ from safepulsar.settings import ProducerSettings
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from safepulsar.broker.transport import OnResult, Slot
     from safepulsar.errors import BrokerError
     from safepulsar.message import MessageId, Outgoing
-    from safepulsar.transport import OnResult, Slot
 
 
 class Clock:

@@ -9,7 +9,7 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
-from safepulsar.client_registry import ClientRegistry
+from safepulsar.broker.client_registry import ClientRegistry
 from safepulsar.errors import SendFailed, StoreFull
 from safepulsar.failed_messages import EVERYTHING, InMemoryFailedMessages
 from safepulsar.message import Fate, Message
@@ -20,8 +20,8 @@ from tests.history import History, Rules, assert_valid
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
+    from safepulsar.books.handle import SendHandle
     from safepulsar.failed_messages import FailedMessageStore
-    from safepulsar.handle import SendHandle
     from safepulsar.message import FailedMessage, MessageId
     from safepulsar.testing import FakeBroker
     from tests.history import Report

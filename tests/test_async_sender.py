@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from safepulsar.async_sender import AsyncSender
-from safepulsar.awaiting import AwaitCancelled
-from safepulsar.client_registry import ClientRegistry
+from safepulsar.async_sender import AsyncSender, AwaitCancelled
+from safepulsar.broker.client_registry import ClientRegistry
+from safepulsar.broker.outcomes import Phase
 from safepulsar.errors import (
     DeadlineExceeded,
     InvalidMessage,
@@ -31,7 +31,6 @@ from safepulsar.errors import (
 )
 from safepulsar.failed_messages import EVERYTHING, InMemoryFailedMessages, SqliteFailedMessages
 from safepulsar.message import Fate
-from safepulsar.outcomes import Phase
 from safepulsar.sender import RetryingSender
 from safepulsar.settings import Durability, SenderSettings, TopicSettings, WhenFull
 from safepulsar.testing import FakeBroker
@@ -43,7 +42,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
-    from safepulsar.handle import SendHandle
+    from safepulsar.books.handle import SendHandle
 
 _STILL_SECONDS = 0.25  # so long the loop may stand still on a busy machine; what blocks here blocks for longer
 
@@ -629,7 +628,7 @@ def test_sigterm_is_taken_care_of_where_it_can_be(tmp_path: Path) -> None:
     source = """
         import asyncio, sys
         from safepulsar.async_sender import AsyncSender
-        from safepulsar.client_registry import ClientRegistry
+        from safepulsar.broker.client_registry import ClientRegistry
         from safepulsar.testing import FakeBroker
         broker = FakeBroker()
         async def main():

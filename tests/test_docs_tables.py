@@ -17,16 +17,16 @@ import typer.main
 
 import safepulsar
 from safepulsar import errors
+from safepulsar.broker.client_registry import ClientRegistry
+from safepulsar.broker.outcomes import markdown
 from safepulsar.cli.app import app
 from safepulsar.cli.listing import line as listed
 from safepulsar.cli.send import Summary
-from safepulsar.client_registry import ClientRegistry
 from safepulsar.doctor import Finding
 from safepulsar.failed_messages import SqliteFailedMessages, to_json
 from safepulsar.message import ID_PROPERTY, Attempt, Certainty, FailedMessage, Message
-from safepulsar.outcomes import markdown
-from safepulsar.replay import ReplayReport
 from safepulsar.sender import RetryingSender
+from safepulsar.sending.replay import ReplayReport
 from tests.docs_pages import ROOT, quoted, rows, section, snippets
 from tests.test_layers import _LAYERS, _NOT_YET
 
@@ -111,7 +111,7 @@ def test_the_table_of_codes_is_the_code_s_own() -> None:
     Every code stands in the docs with the verdict that the package really gives.
     """
     page = (_DOCS / "errors.md").read_text(encoding="utf-8")
-    assert markdown() in page, "put the output of safepulsar.outcomes.markdown() into docs/errors.md"
+    assert markdown() in page, "put the output of safepulsar.broker.outcomes.markdown() into docs/errors.md"
 
 
 def test_the_tree_of_errors_is_the_code_s_own() -> None:
@@ -160,7 +160,9 @@ def _commands() -> Iterator[tuple[str, str, set[str]]]:
             yield name, each, options
 
 
-@pytest.mark.parametrize(("heading", "command", "options"), list(_commands()), ids=lambda value: str(value)[:20])
+@pytest.mark.parametrize(
+    ("heading", "command", "options"), list(_commands()), ids=lambda value: value if isinstance(value, str) else ""
+)
 def test_every_option_is_documented(heading: str, command: str, options: set[str]) -> None:
     """
     A command's section names each of its options, and none that no command has.
@@ -230,7 +232,8 @@ def test_every_name_of_a_thread_is_explained() -> None:
     """
     Whoever looks at the threads of a process finds ours in the picture.
     """
-    paths = [*(ROOT / "safepulsar").glob("*.py"), *(ROOT / "safepulsar" / "producer_pool").glob("*.py")]
+    parts = ("", "books", "broker/producer_pool", "delivery", "exactly_once", "outbox", "processes", "sending")
+    paths = [path for part in parts for path in (ROOT / "safepulsar" / part).glob("*.py")]
     sources = [path.read_text(encoding="utf-8") for path in paths]
     started = {name for source in sources for name in re.findall(r"\"(safepulsar-[a-z]+)[^\"]*\"", source)}
     assert "safepulsar-send" in started

@@ -13,13 +13,13 @@ from hypothesis import given
 from hypothesis import settings as example_settings
 from hypothesis import strategies as st
 
-from safepulsar.client_registry import ClientRegistry
+from safepulsar.broker.client_registry import ClientRegistry
 from safepulsar.errors import InvalidInput, InvalidMessage, InvalidSettings, SealBroken, SendFailed
 from safepulsar.failed_messages import FailedMessageFilter, InMemoryFailedMessages
 from safepulsar.integrity import SEAL_PROPERTY, SEALED_PROPERTY, Seal, SealKind, is_sealed, verify
 from safepulsar.message import Message
-from safepulsar.replay import replay
 from safepulsar.sender import RetryingSender
+from safepulsar.sending.replay import replay
 from safepulsar.steps import Draft
 from safepulsar.testing import FakeBroker
 from tests.subprocesses import run_script

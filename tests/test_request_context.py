@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from safepulsar.client_registry import ClientRegistry
+from safepulsar.broker.client_registry import ClientRegistry
+from safepulsar.broker.outcomes import Phase
 from safepulsar.errors import DeadlineExceeded, InvalidInput, InvalidSettings, SendFailed
 from safepulsar.failed_messages import EVERYTHING, InMemoryFailedMessages
-from safepulsar.outcomes import Phase
 from safepulsar.request_context import (
     ContextStep,
     RequestContext,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from safepulsar.broker.outcomes import Phase
 from safepulsar.errors import (
     DeadlineExceeded,
     InvalidInput,
@@ -24,7 +25,6 @@ from safepulsar.errors import (
 )
 from safepulsar.failed_messages import EVERYTHING, InMemoryFailedMessages
 from safepulsar.message import Certainty, Fate, MessageId
-from safepulsar.outcomes import Phase
 from safepulsar.sender import RetryingSender
 from safepulsar.settings import ClientSettings, TopicSettings, WhenFull
 from safepulsar.testing import FakeBroker

@@ -19,9 +19,9 @@ from hypothesis import settings as example_settings
 from hypothesis import strategies as st
 
 from safepulsar import settings as module
-from safepulsar.client_registry import ClientRegistry
+from safepulsar.broker.client_registry import ClientRegistry
+from safepulsar.broker.outcomes import Phase
 from safepulsar.errors import InvalidSettings, SendFailed
-from safepulsar.outcomes import Phase
 from safepulsar.sender import RetryingSender
 from safepulsar.settings import (
     AccessMode,

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from safepulsar.client_registry import ClientRegistry
+from safepulsar.broker.client_registry import ClientRegistry
 from safepulsar.errors import InvalidMessage, InvalidSettings, InvalidTopic, QueueFull, SendFailed, StepFailed
 from safepulsar.failed_messages import InMemoryFailedMessages
-from safepulsar.intake import prepare, preparing
-from safepulsar.replay import replay
 from safepulsar.sender import RetryingSender
+from safepulsar.sending.intake import prepare, preparing
+from safepulsar.sending.replay import replay
 from safepulsar.serialization import JsonSerializer, Serializers
 from safepulsar.settings import SenderSettings, TopicSettings
 from safepulsar.steps import Chain, Draft

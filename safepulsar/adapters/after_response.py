@@ -6,13 +6,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from safepulsar.handle import now
+from safepulsar.books.handle import now
 from safepulsar.request_context import current_context, use_context
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from safepulsar.handle import SendHandle
+    from safepulsar.books.handle import SendHandle
     from safepulsar.sender import RetryingSender
     from safepulsar.serialization import Sendable
 

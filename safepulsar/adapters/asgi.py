@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, MutableMapping
     from typing import TypeAlias
 
-    from safepulsar.engine import Engine
-    from safepulsar.handle import SendHandle
+    from safepulsar.books.handle import SendHandle
+    from safepulsar.sending.engine import Engine
 
     Scope: TypeAlias = MutableMapping[str, Any]  # as ASGI has it
     Message: TypeAlias = MutableMapping[str, Any]

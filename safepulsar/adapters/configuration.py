@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from safepulsar.client_registry import ClientRegistry
+    from safepulsar.broker.client_registry import ClientRegistry
     from safepulsar.observing import Observer
     from safepulsar.steps import Step
 

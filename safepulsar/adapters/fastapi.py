@@ -38,7 +38,7 @@ except ImportError as error:
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from safepulsar.client_registry import ClientRegistry
+    from safepulsar.broker.client_registry import ClientRegistry
     from safepulsar.health import Health as Answer
     from safepulsar.observing import Observer
     from safepulsar.steps import Step

@@ -44,11 +44,11 @@ if TYPE_CHECKING:
 
     from flask import Response
 
-    from safepulsar.client_registry import ClientRegistry
-    from safepulsar.engine import CloseReport
+    from safepulsar.broker.client_registry import ClientRegistry
     from safepulsar.health import Health
     from safepulsar.observing import Observer
     from safepulsar.sender import RetryingSender
+    from safepulsar.sending.engine import CloseReport
     from safepulsar.steps import Step
 
 _KEY: Final = "safepulsar"  # in app.extensions

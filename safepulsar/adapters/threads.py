@@ -18,7 +18,7 @@ from typing_extensions import ParamSpec
 
 from safepulsar.checks import check_timeout
 from safepulsar.errors import InvalidSettings, QueueFull, SafePulsarError, shown
-from safepulsar.process import Stage, process
+from safepulsar.processes.process import Stage, process
 from safepulsar.request_context import current_context, use_context
 from safepulsar.sender import RetryingSender
 from safepulsar.settings import WhenFull
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from safepulsar.handle import SendHandle
+    from safepulsar.books.handle import SendHandle
     from safepulsar.message import SendResult
     from safepulsar.serialization import Sendable
 

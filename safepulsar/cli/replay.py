@@ -31,9 +31,9 @@ from safepulsar.cli.store import only, opened
 from safepulsar.cli.terminal import OUT, ExitCode, complain, count, print_json, say
 from safepulsar.errors import SenderClosed
 from safepulsar.failed_messages import FailedMessageFilter, FailedMessageStore
-from safepulsar.replay import ReplayReport
-from safepulsar.replay import replay as send_again
 from safepulsar.sender import RetryingSender
+from safepulsar.sending.replay import ReplayReport
+from safepulsar.sending.replay import replay as send_again
 from safepulsar.settings import RetrySettings, SenderSettings
 
 _SHOWN: Final = 100

@@ -12,6 +12,7 @@ from typing import Annotated
 
 import typer
 
+from safepulsar.books.ledger import Counts
 from safepulsar.cli.lines import Lines
 from safepulsar.cli.options import DEFAULT_URL, Failed, Json, Url, client_settings, failed_path
 from safepulsar.cli.progress import progress_bar
@@ -22,7 +23,6 @@ from safepulsar.cli.stop import Stopped, StopSignals, close_on_signal
 from safepulsar.cli.target import MAX_ROW_BYTES, Opened, Target
 from safepulsar.cli.terminal import OUT, ExitCode, complain, count, print_json, say, visible
 from safepulsar.errors import BrokerError, DeadlineExceeded, InvalidInput, SafePulsarError
-from safepulsar.ledger import Counts
 from safepulsar.topics import TopicNames
 
 

@@ -14,8 +14,8 @@ from safepulsar.errors import BrokerError, InvalidMessage, LanePaused, QueueFull
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from safepulsar.books.handle import SendHandle
     from safepulsar.cli.stop import StopSignals
-    from safepulsar.handle import SendHandle
 
     Submit = Callable[[int, Row], "SendHandle | None"]
 

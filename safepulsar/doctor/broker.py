@@ -28,9 +28,9 @@ from safepulsar.message import Message, MessageId
 from safepulsar.settings import ProducerSettings
 
 if TYPE_CHECKING:
-    from safepulsar.client_registry import ClientRegistry
+    from safepulsar.broker.client_registry import ClientRegistry
+    from safepulsar.broker.transport import Slot, TransportClient, TransportProducer
     from safepulsar.settings import ClientSettings
-    from safepulsar.transport import Slot, TransportClient, TransportProducer
 
 _STEPS: Final = ("broker", "topic-lookup", "produce-right", "deduplication")
 _LOOK_SECONDS: Final = 0.005

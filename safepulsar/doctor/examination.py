@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from safepulsar.client_registry import ClientRegistry
+from safepulsar.broker.client_registry import ClientRegistry
 from safepulsar.doctor.broker import examine_broker
 from safepulsar.doctor.code import examine_code
 from safepulsar.doctor.machine import examine_credentials, examine_files, examine_names, examine_place

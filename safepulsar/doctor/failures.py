@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Final
 
+from safepulsar.broker.outcomes import Phase, classify
 from safepulsar.doctor.log_file import read_log
 from safepulsar.errors import (
     AuthenticationFailed,
@@ -29,7 +30,6 @@ from safepulsar.errors import (
 )
 from safepulsar.failed_messages import FailedMessageFilter
 from safepulsar.message import Certainty
-from safepulsar.outcomes import Phase, classify
 
 if TYPE_CHECKING:
     import os

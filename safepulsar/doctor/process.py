@@ -16,7 +16,7 @@ from safepulsar.errors import StoreError
 from safepulsar.failed_messages import SqliteFailedMessages
 
 if TYPE_CHECKING:
-    from safepulsar.client_registry import ClientRegistry
+    from safepulsar.broker.client_registry import ClientRegistry
 
 _KNOWN: Final = "3.13"  # whose hazards, and whose internals, this package was made for
 _PRELOAD: Final = re.compile(r"^\s*preload_app\s*=\s*True\b", re.MULTILINE)

@@ -13,7 +13,7 @@ class BrokerError(SafePulsarError):
 
     Whether a retry makes sense and whether the message may be stored depends on the code *and* on when it
     came, so both are attributes of the instance here: an error that arrives before the hand-over returned is
-    certainly not stored, the same code later is not certain. `safepulsar.outcomes` holds the table.
+    certainly not stored, the same code later is not certain. `safepulsar.broker.outcomes` holds the table.
 
     Attributes:
         code: Pulsar's name of the result, e.g. `ProducerFenced`.

@@ -12,9 +12,9 @@ from safepulsar.metrics.family import Family, Kind
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from safepulsar.engine import SenderStats
     from safepulsar.failed_messages import FailedMessageStore, StoreStats
     from safepulsar.sender import RetryingSender
+    from safepulsar.sending.engine import SenderStats
 
 _STORE_EVERY_SECONDS: Final = 5.0  # a store counts its rows, which is not for every scrape
 _STATES: Final[tuple[Literal["kept", "claimed", "delivered", "corrupted"], ...]] = (

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from safepulsar.metrics.family import BUCKETS, Distribution, Kind
-from safepulsar.process import Stage, process
+from safepulsar.processes.process import Stage, process
 
 if TYPE_CHECKING:
     from safepulsar.metrics.family import Family

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractContextManager
 
+    from safepulsar.exactly_once.producer_journal import JournalClaim
     from safepulsar.failed_messages import SqliteFailedMessages
     from safepulsar.outbox.row import OutboxRow
-    from safepulsar.producer_journal import JournalClaim
 
 
 class OutboxClaim:

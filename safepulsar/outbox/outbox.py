@@ -9,14 +9,14 @@ import time
 from typing import TYPE_CHECKING
 
 from safepulsar.errors import ProducerNameInUse, StoreCorrupted, StoreOfAnotherProducer
+from safepulsar.exactly_once.producer_facts import OUTBOX
+from safepulsar.exactly_once.producer_journal import JournalClaim
 from safepulsar.failed_messages import codec, many
 from safepulsar.failed_messages import rows as failed_rows
 from safepulsar.failed_messages.group_commit import GroupCommit
 from safepulsar.outbox import rows
 from safepulsar.outbox.claim import OutboxClaim
 from safepulsar.outbox.row import OutboxRow, OutboxStats
-from safepulsar.producer_facts import OUTBOX
-from safepulsar.producer_journal import JournalClaim
 from safepulsar.settings.base import check_text
 
 if TYPE_CHECKING:

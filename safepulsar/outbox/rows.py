@@ -9,9 +9,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from safepulsar.errors import InvalidMessage
+from safepulsar.exactly_once.producer_facts import OUTBOX, of_topic, read_facts, skip_in_outbox, write_facts
 from safepulsar.failed_messages import codec, many
 from safepulsar.outbox.row import OutboxRow
-from safepulsar.producer_facts import OUTBOX, of_topic, read_facts, skip_in_outbox, write_facts
 
 if TYPE_CHECKING:
     import sqlite3

@@ -4,7 +4,7 @@ Brokers for your own tests, in memory and real: `RetryingSender` runs on both, a
 The fixtures for pytest are in `safepulsar.testing.plugin`, which pytest finds by itself.
 """
 
-from safepulsar.outcomes import Phase
+from safepulsar.broker.outcomes import Phase
 from safepulsar.testing.assertions import assert_sent
 from safepulsar.testing.client import FakeClient, FakeProducer
 from safepulsar.testing.counts import BrokerCounts

@@ -7,28 +7,28 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
+from safepulsar.broker.outcomes import Phase, classify
+from safepulsar.broker.transport import Stored
 from safepulsar.message import MessageId
-from safepulsar.outcomes import Phase, classify
 from safepulsar.testing.session import Batch, Line
 from safepulsar.testing.topic_log import Wire
-from safepulsar.transport import Stored
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from safepulsar.broker.transport import OnResult, Slot
     from safepulsar.errors import BrokerError
     from safepulsar.message import Outgoing
     from safepulsar.settings import ClientSettings, ProducerSettings
     from safepulsar.testing.network import Network
     from safepulsar.testing.session import Session
-    from safepulsar.transport import OnResult, Slot
 
 _TOO_BIG = "MessageTooBig"
 
 
 class FakeClient:
     """
-    A `safepulsar.transport.TransportClient` of a `FakeBroker`, made by its `connect`. Thread-safe.
+    A `safepulsar.broker.transport.TransportClient` of a `FakeBroker`, made by its `connect`. Thread-safe.
 
     Its thread, which makes the callbacks, starts with its first producer and ends in `close`.
     """
@@ -133,7 +133,7 @@ class FakeClient:
 
 class FakeProducer:
     """
-    A `safepulsar.transport.TransportProducer` of a `FakeBroker`. `send_batch` by one thread at a time, the rest by any.
+    A `safepulsar.broker.transport.TransportProducer` of a `FakeBroker`. `send_batch` by one thread at a time, the rest by any.
     """
 
     def __init__(self, network: Network, session: Session) -> None:

@@ -8,11 +8,11 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from safepulsar.broker.outcomes import Phase
+from safepulsar.broker.pulsar_client import connect
 from safepulsar.errors import InvalidInput
 from safepulsar.local_broker import LocalBroker
 from safepulsar.message import MessageId
-from safepulsar.outcomes import Phase
-from safepulsar.pulsar_client import connect
 from safepulsar.settings import ClientSettings
 from safepulsar.testing.faults import Fault, FaultScript
 from safepulsar.testing.faulty_client import FaultyClient

@@ -7,8 +7,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
+from safepulsar.broker.outcomes import Phase
 from safepulsar.errors import InvalidInput
-from safepulsar.outcomes import Phase
 from safepulsar.settings import BROKER_MAX_MESSAGE_BYTES
 from safepulsar.testing.client import FakeClient
 from safepulsar.testing.faults import Fault
@@ -91,7 +91,7 @@ class FakeBroker:
 
     def connect(self, settings: ClientSettings) -> FakeClient:
         """
-        Make a client: the `safepulsar.transport.Connect` of this broker. The settings' URL is of no account.
+        Make a client: the `safepulsar.broker.transport.Connect` of this broker. The settings' URL is of no account.
         """
         return FakeClient(self._network, settings)
 

@@ -6,13 +6,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from safepulsar.outcomes import Phase
+from safepulsar.broker.outcomes import Phase
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from safepulsar.broker.transport import Connect
     from safepulsar.testing.topic_log import StoredMessage
-    from safepulsar.transport import Connect
 
 
 class FaultSwitch(Protocol):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from safepulsar.outcomes import Phase
+    from safepulsar.broker.outcomes import Phase
 
 # After these the official client's producer takes no message any more, and what is pending ends the same way.
 ENDS_A_PRODUCER: Final = frozenset({"AlreadyClosed", "ProducerFenced", "TopicTerminated"})

@@ -6,25 +6,25 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from safepulsar.outcomes import Phase, classify
+from safepulsar.broker.outcomes import Phase, classify
 from safepulsar.testing.faults import ENDS_A_PRODUCER
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from typing import TypeAlias
 
+    from safepulsar.broker.transport import OnResult, Slot, Stored, TransportClient, TransportProducer
     from safepulsar.errors import BrokerError
     from safepulsar.message import MessageId, Outgoing
     from safepulsar.settings import ProducerSettings
     from safepulsar.testing.faults import Fault
-    from safepulsar.transport import OnResult, Slot, Stored, TransportClient, TransportProducer
 
     TakeFault: TypeAlias = Callable[[Phase, str], Fault | None]
 
 
 class FaultyClient:
     """
-    A `safepulsar.transport.TransportClient`. Thread-safe.
+    A `safepulsar.broker.transport.TransportClient`. Thread-safe.
 
     Args:
         client: does what is not to fail.
@@ -79,7 +79,7 @@ class FaultyClient:
 
 class FaultyProducer:
     """
-    A `safepulsar.transport.TransportProducer`, made by `FaultyClient.create_producer`.
+    A `safepulsar.broker.transport.TransportProducer`, made by `FaultyClient.create_producer`.
     """
 
     def __init__(self, producer: TransportProducer, take_fault: TakeFault) -> None:

@@ -15,8 +15,8 @@ import threading
 from collections import deque
 from typing import TYPE_CHECKING
 
+from safepulsar.broker.outcomes import Phase, classify
 from safepulsar.broker_process import BrokerState
-from safepulsar.outcomes import Phase, classify
 from safepulsar.settings import AccessMode
 from safepulsar.testing.counts import BrokerCounts
 from safepulsar.testing.faults import ENDS_A_PRODUCER, FaultScript

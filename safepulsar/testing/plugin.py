@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import pytest
 
-from safepulsar.client_registry import ClientRegistry
+from safepulsar.broker.client_registry import ClientRegistry
 from safepulsar.sender import RetryingSender
 from safepulsar.settings import PoolSettings, RetrySettings, SenderSettings
 from safepulsar.testing.assertions import assert_sent as _assert_sent

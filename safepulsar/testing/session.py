@@ -13,9 +13,9 @@ from safepulsar.message import MessageId
 from safepulsar.settings import AccessMode
 
 if TYPE_CHECKING:
+    from safepulsar.broker.transport import OnResult
     from safepulsar.settings import ProducerSettings
     from safepulsar.testing.topic_log import Wire
-    from safepulsar.transport import OnResult
 
 OK = "Ok"
 

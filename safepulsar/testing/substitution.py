@@ -7,8 +7,8 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from safepulsar import client_registry
-from safepulsar.client_registry import ClientRegistry
+from safepulsar.broker import client_registry
+from safepulsar.broker.client_registry import ClientRegistry
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -44,11 +44,11 @@ if TYPE_CHECKING:
     from opentelemetry.context import Context
     from opentelemetry.trace import Span, Tracer, TracerProvider
 
-    from safepulsar.bulk import SendReport
-    from safepulsar.handle import SendHandle
+    from safepulsar.books.handle import SendHandle
     from safepulsar.observing import Fact
     from safepulsar.request_context import RequestContext
     from safepulsar.sender import RetryingSender
+    from safepulsar.sending.bulk import SendReport
     from safepulsar.steps import Draft
 
 _MOST_TOPICS: Final = 10_000  # of which the span's name and attributes are kept

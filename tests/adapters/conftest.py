@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import pytest
 
-from safepulsar.client_registry import ClientRegistry
+from safepulsar.broker.client_registry import ClientRegistry
 from safepulsar.testing import FakeBroker
 
 

@@ -26,7 +26,7 @@ from safepulsar.adapters.fastapi import (
     health_router,
 )
 from safepulsar.async_sender import AsyncSender
-from safepulsar.client_registry import ClientRegistry
+from safepulsar.broker.client_registry import ClientRegistry
 from safepulsar.errors import InvalidMessage, InvalidSettings, NoCurrentSender, QueueFull, SafePulsarError, SenderClosed
 from safepulsar.failed_messages import EVERYTHING, SqliteFailedMessages
 from safepulsar.message import Fate

@@ -15,6 +15,7 @@ import pytest
 from flask import Flask, request
 
 from safepulsar.adapters.flask import SafePulsar, after_response, current_sender, get_sender, health_blueprint
+from safepulsar.broker.outcomes import Phase
 from safepulsar.errors import (
     DeadlineExceeded,
     InvalidMessage,
@@ -26,7 +27,6 @@ from safepulsar.errors import (
 )
 from safepulsar.failed_messages import EVERYTHING, SqliteFailedMessages
 from safepulsar.message import Fate
-from safepulsar.outcomes import Phase
 from safepulsar.request_context import current_context
 from safepulsar.testing import FakeBroker
 from tests.subprocesses import run_script
@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from safepulsar.client_registry import ClientRegistry
-    from safepulsar.handle import SendHandle
+    from safepulsar.books.handle import SendHandle
+    from safepulsar.broker.client_registry import ClientRegistry
 
 _PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 

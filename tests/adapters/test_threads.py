@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from safepulsar.adapters.threads import ThreadSender, carry_context
+from safepulsar.broker.outcomes import Phase
 from safepulsar.errors import (
     DeadlineExceeded,
     InvalidMessage,
@@ -22,7 +23,6 @@ from safepulsar.errors import (
 )
 from safepulsar.failed_messages import EVERYTHING
 from safepulsar.message import Fate
-from safepulsar.outcomes import Phase
 from safepulsar.request_context import ContextStep, RequestContext, current_context, use_context
 from safepulsar.sender import RetryingSender
 from safepulsar.settings import Durability, SenderSettings, TopicSettings, WhenFull
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from safepulsar.client_registry import ClientRegistry
+    from safepulsar.broker.client_registry import ClientRegistry
     from safepulsar.testing import FakeBroker
 
 _PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"

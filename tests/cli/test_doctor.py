@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
+from safepulsar.broker.client_registry import ClientRegistry
 from safepulsar.broker_process import free_port
-from safepulsar.client_registry import ClientRegistry
 from safepulsar.doctor import Finding, Level, examine
 from safepulsar.doctor.handshake import NotPulsar, addresses, greet
 from safepulsar.settings import ClientSettings, SenderSettings, TopicSettings, WhenFull

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from safepulsar.transport import TransportClient
+    from safepulsar.broker.transport import TransportClient
     from tests.brokers import RealBroker
 
 _LITE: Final = pytest.param("pulsar-lite", marks=pytest.mark.broker)

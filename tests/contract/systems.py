@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 import pulsar
 import pytest
 
-from safepulsar import pulsar_client
+from safepulsar.broker import pulsar_client
 from safepulsar.errors import BrokerError
 from safepulsar.message import Message
 from safepulsar.settings import ClientSettings, ProducerSettings
@@ -21,9 +21,9 @@ from tests.waiting import wait_until
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from safepulsar.broker.transport import Slot, TransportClient, TransportProducer
     from safepulsar.message import MessageId
     from safepulsar.testing import FakeBroker, StoredMessage
-    from safepulsar.transport import Slot, TransportClient, TransportProducer
     from tests.brokers import Broker, Record
 
 _TIMEOUT_SECONDS: Final = 10

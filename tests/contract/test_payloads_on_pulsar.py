@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from google.protobuf import duration_pb2, timestamp_pb2
 from pulsar.schema import AvroSchema, JsonSchema, Long, ProtobufNativeSchema, Record, String, StringSchema
 
-from safepulsar.client_registry import ClientRegistry
+from safepulsar.broker.client_registry import ClientRegistry
 from safepulsar.errors import IncompatibleSchema, SendFailed
 from safepulsar.integrity import Seal, SealKind
 from safepulsar.message import Certainty

@@ -17,7 +17,7 @@ from tests.contract.systems import Call, message, opened
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
-    from safepulsar.transport import TransportClient
+    from safepulsar.broker.transport import TransportClient
     from tests.contract.systems import System
 
 pytestmark = pytest.mark.timeout(60)

@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
+from safepulsar.broker.transport import Stored
 from safepulsar.errors import BrokerError, InvalidInput
 from safepulsar.message import Message, MessageId
 from safepulsar.testing import FakeBroker
-from safepulsar.transport import Stored
 from tests.contract.systems import Call, FakeSystem, RealSystem, message, opened
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
-    from safepulsar.transport import TransportClient
+    from safepulsar.broker.transport import TransportClient
     from tests.brokers import Broker, LiteBroker, RealBroker
     from tests.contract.systems import System
 

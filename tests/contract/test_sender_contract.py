@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from safepulsar.broker.client_registry import ClientRegistry
 from safepulsar.broker_process import BrokerState
-from safepulsar.client_registry import ClientRegistry
 from safepulsar.errors import MessageTooBig, ProducerBusy, SendFailed
 from safepulsar.failed_messages import EVERYTHING, InMemoryFailedMessages
 from safepulsar.message import Certainty, Fate
-from safepulsar.replay import replay
 from safepulsar.sender import RetryingSender
+from safepulsar.sending.replay import replay
 from safepulsar.settings import ClientSettings, RetrySettings, SenderSettings, TopicSettings
 from tests.contract.systems import FakeSystem
 from tests.history import Rules

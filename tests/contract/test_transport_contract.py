@@ -16,7 +16,7 @@ from tests.contract.systems import Call, message, opened
 from tests.history import History, assert_valid
 
 if TYPE_CHECKING:
-    from safepulsar.transport import TransportClient
+    from safepulsar.broker.transport import TransportClient
     from tests.contract.systems import System
     from tests.history.recorder import Readable
 

@@ -19,7 +19,7 @@ from tests.waiting import wait_until
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from safepulsar.transport import TransportClient, TransportProducer
+    from safepulsar.broker.transport import TransportClient, TransportProducer
     from tests.contract.systems import System
     from tests.history.recorder import Readable
 

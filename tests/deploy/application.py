@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from prometheus_client import start_http_server
 
-from safepulsar.client_registry import ClientRegistry
+from safepulsar.broker.client_registry import ClientRegistry
 from safepulsar.errors import SafePulsarError
 from safepulsar.metrics import Metrics
 from safepulsar.metrics.prometheus import export

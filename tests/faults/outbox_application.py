@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from safepulsar import Durability, LanePolicy, RetryingSender, RetrySettings, SenderSettings, TopicSettings
-from safepulsar.delivery import Delivery
+from safepulsar.delivery.group import Delivery
+from safepulsar.exactly_once.producer_journal import JournalClaim
+from safepulsar.exactly_once.search import Search
 from safepulsar.failed_messages import SqliteFailedMessages
 from safepulsar.outbox import Outbox, OutboxClaim, rows
-from safepulsar.outbox_relay import OutboxRelay
-from safepulsar.producer_journal import JournalClaim
-from safepulsar.search import Search
+from safepulsar.outbox.relay import OutboxRelay
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -8,7 +8,7 @@ import logging
 import threading
 from typing import TYPE_CHECKING, Final
 
-from safepulsar.client_registry import ClientRegistry
+from safepulsar.broker.client_registry import ClientRegistry
 from safepulsar.observing import Finished
 from safepulsar.sender import RetryingSender
 from safepulsar.settings import RetrySettings, SenderSettings

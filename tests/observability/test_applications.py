@@ -19,7 +19,7 @@ from safepulsar.adapters import fastapi as fastapi_adapter
 from safepulsar.adapters import flask as flask_adapter
 from safepulsar.adapters.fastapi import Sender  # noqa: TC001 - FastAPI reads it at run time
 from safepulsar.async_sender import AsyncSender
-from safepulsar.client_registry import ClientRegistry
+from safepulsar.broker.client_registry import ClientRegistry
 from safepulsar.errors import QueueFull
 from safepulsar.message import Fate
 from safepulsar.metrics import Metrics

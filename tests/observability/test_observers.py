@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-import safepulsar.observers
+import safepulsar.books.observers
 from safepulsar.errors import InvalidSettings, QueueFull, SafePulsarError, SendFailed
 from safepulsar.logs import LogOutcomes
 from safepulsar.message import Certainty, Fate
@@ -158,7 +158,7 @@ def test_a_slow_observer_delays_no_message_and_misses_facts(
     """
     While it hangs messages get their fates; what does not fit into the bounded queue is counted and logged.
     """
-    monkeypatch.setattr(safepulsar.observers, "_MOST_MESSAGES", 10)
+    monkeypatch.setattr(safepulsar.books.observers, "_MOST_MESSAGES", 10)
     go, entered = threading.Event(), threading.Event()
 
     class Hanging:

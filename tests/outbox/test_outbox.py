@@ -19,11 +19,11 @@ from safepulsar.errors import (
     StoreOfAnotherProducer,
     StoreUnavailable,
 )
+from safepulsar.exactly_once.producer_journal import ProducerJournal
 from safepulsar.failed_messages import SqliteFailedMessages
 from safepulsar.failed_messages.database import Transaction
 from safepulsar.message import Message
 from safepulsar.outbox import Outbox
-from safepulsar.producer_journal import ProducerJournal
 from tests.failed_messages.samples import FULL, START, ManualClock, failed
 from tests.outbox.samples import ORDERS, PAYMENTS, Sender, failure, name_of, order, orders
 from tests.waiting import wait_until

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from safepulsar.errors import ProducerNameInUse
+from safepulsar.exactly_once.producer_journal import ProducerJournal
 from safepulsar.failed_messages import SqliteFailedMessages
 from safepulsar.outbox import Outbox, OutboxClaim
-from safepulsar.producer_journal import ProducerJournal
 from tests.failed_messages.samples import ManualClock
 from tests.outbox.samples import ORDERS, PAYMENTS, Sender, failure, name_of, order
 

@@ -16,8 +16,8 @@ from safepulsar.settings import AccessMode, ClientSettings, ProducerSettings
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from safepulsar.broker.transport import OnResult, Slot
     from safepulsar.testing import FakeBroker, FakeClient, FakeProducer
-    from safepulsar.transport import OnResult, Slot
 
 TOPIC: Final = "persistent://public/default/orders"
 OTHER: Final = "persistent://public/default/invoices"

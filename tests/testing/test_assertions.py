@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from safepulsar.client_registry import ClientRegistry
+from safepulsar.broker.client_registry import ClientRegistry
 from safepulsar.errors import InvalidInput, InvalidMessage
 from safepulsar.sender import RetryingSender
 from safepulsar.testing import FakeBroker, assert_sent

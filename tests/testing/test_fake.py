@@ -15,7 +15,7 @@ from safepulsar.testing import FakeBroker, Phase
 from tests.testing.producers import OTHER, TOPIC, Sent, client_of, nobody, settings
 
 if TYPE_CHECKING:
-    from safepulsar.transport import Connect, TransportClient, TransportProducer
+    from safepulsar.broker.transport import Connect, TransportClient, TransportProducer
 
 
 def test_a_batch_is_one_entry_with_consecutive_indices(fake: FakeBroker) -> None:

@@ -17,7 +17,7 @@ from tests.history import History, Rules, assert_valid
 from tests.testing.producers import TOPIC
 
 if TYPE_CHECKING:
-    from safepulsar.transport import Slot
+    from safepulsar.broker.transport import Slot
     from tests.history.recorder import Readable
 
 BATCH: Final = 3

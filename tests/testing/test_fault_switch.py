@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
+from safepulsar.broker.client_registry import ClientRegistry
+from safepulsar.broker.outcomes import Phase
 from safepulsar.broker_process import BrokerState
-from safepulsar.client_registry import ClientRegistry
 from safepulsar.errors import BrokerError, DeadlineExceeded, InvalidInput, SendFailed
 from safepulsar.message import Certainty, Fate, Message, MessageId
-from safepulsar.outcomes import Phase
 from safepulsar.sender import RetryingSender
 from safepulsar.settings import ClientSettings, LogLevel, ProducerSettings, RetrySettings, SenderSettings
 from safepulsar.testing import EmbeddedPulsar, FakeBroker

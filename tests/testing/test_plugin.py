@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
-from safepulsar.client_registry import ClientRegistry
+from safepulsar.broker.client_registry import ClientRegistry
 from safepulsar.errors import BrokerUnavailable, SendFailed
 from safepulsar.message import Certainty, Fate
 from safepulsar.sender import RetryingSender

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from safepulsar.client_registry import ClientRegistry
+from safepulsar.broker.client_registry import ClientRegistry
 from safepulsar.errors import SendFailed
 from safepulsar.message import Certainty
 from safepulsar.sender import RetryingSender

@@ -16,8 +16,7 @@ from safepulsar.adapters.asgi import SafePulsarMiddleware, request_scope
 from safepulsar.adapters.fastapi import After, BlockingSender, SafePulsarSettings, Sender
 from safepulsar.adapters.flask import after_response, current_sender, get_sender
 from safepulsar.adapters.threads import ThreadSender, carry_context
-from safepulsar.async_sender import AsyncSender
-from safepulsar.awaiting import AwaitCancelled
+from safepulsar.async_sender import AsyncSender, AwaitCancelled
 from safepulsar.health import Health, live, ready, started
 from safepulsar.request_context import ContextStep, RequestContext, current_context, use_context
 from safepulsar.request_headers import RequestContextSettings, malformed

@@ -56,6 +56,7 @@ from safepulsar import (
     __version__,
     replay,
 )
+from safepulsar.broker.transport import TransportClient, TransportProducer
 from safepulsar.doctor import Cause, examine_failures
 from safepulsar.integrity import verify
 from safepulsar.logs import LogOutcomes
@@ -64,7 +65,6 @@ from safepulsar.observing import Fact, Finished, Outcome
 from safepulsar.outbox import Outbox
 from safepulsar.serialization import JsonSerializer, Serializers, TextSerializer
 from safepulsar.tracing import Tracing, continue_trace
-from safepulsar.transport import TransportClient, TransportProducer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -1,0 +1,3 @@
+"""
+Every accepted message, and what became of it: counted, kept, told.
+"""

@@ -1,0 +1,3 @@
+"""
+Numbers messages durably, and finds out which of them are in the topic.
+"""

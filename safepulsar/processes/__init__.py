@@ -1,0 +1,3 @@
+"""
+What the process itself goes through: exit, signals, forks, and whether another one lives.
+"""

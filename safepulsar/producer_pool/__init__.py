@@ -1,9 +1,0 @@
-"""
-Shared producers: one per settings, opened when first asked for, lent, and closed when nobody needs them.
-"""
-
-from safepulsar.producer_pool.lease import Lease
-from safepulsar.producer_pool.pool import ProducerPool
-from safepulsar.producer_pool.stats import PoolStats
-
-__all__ = ["Lease", "PoolStats", "ProducerPool"]

@@ -1,0 +1,3 @@
+"""
+What a sender is made of, from the call to the queue.
+"""

@@ -1,0 +1,161 @@
+"""
+From the arguments of a call, through the steps, to a handle that may be accepted: bytes, checked and copied; or an error.
+"""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+from typing import TYPE_CHECKING
+
+from safepulsar.books.handle import SendHandle
+from safepulsar.checks import (
+    check_deadline_seconds,
+    check_detached,
+    check_key,
+    check_properties,
+    check_sequence_id,
+    check_time_ms,
+)
+from safepulsar.errors import InvalidMessage
+from safepulsar.serialization.payload import least_size, to_bytes
+from safepulsar.steps import Draft
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from safepulsar.sending.engine import Engine
+    from safepulsar.steps import Chain
+
+
+_PLAIN = frozenset({str, bytes, bytearray, memoryview, dict, list, tuple, type(None)})
+
+
+def preparing(chain: Chain) -> Callable[..., SendHandle]:
+    """
+    `prepare` behind the steps of `chain`; without any it is `prepare` itself, and costs nothing.
+    """
+    return partial(_prepare_through, chain) if chain else prepare
+
+
+def prepare(
+    engine: Engine,
+    topic: str,
+    value: object,
+    partition_key: str | None,
+    ordering_key: str | None,
+    properties: Mapping[str, str] | None,
+    sequence_id: int | None,
+    event_timestamp_ms: int | None,
+    deliver_at_ms: int | None,
+    deadline_seconds: float | None,
+    *,
+    reserved: bool = False,
+) -> SendHandle:
+    """
+    Check everything and make the handle; nothing is accepted yet.
+
+    Arguments as for `RetryingSender.send`, and `reserved`: whether properties may have names that are safepulsar's own.
+
+    Raises:
+        InvalidInput: with the argument's name, the limit and the remedy.
+    """
+    size = 0
+    if type(value) not in _PLAIN:
+        value = check_detached("value", value)
+    if partition_key is not None:
+        if type(partition_key) is not str:
+            partition_key = _text("partition_key", partition_key)
+        size += check_key("partition_key", partition_key)
+    if ordering_key is not None:
+        if type(ordering_key) is not str:
+            ordering_key = _text("ordering_key", ordering_key)
+        size += check_key("ordering_key", ordering_key)
+    if properties is not None:
+        properties, properties_size = check_properties(properties, reserved=reserved)
+        size += properties_size
+    keyed = partition_key is not None or ordering_key is not None
+    try:
+        queue = (engine.keyed if keyed else engine.plain)[topic]
+    except (KeyError, TypeError):
+        queue = engine.queue(topic, keyed=keyed)
+    settings = engine.settings
+    limit = settings.max_message_bytes
+    if type(value) is not bytes and least_size(value) > limit and not queue.settings.chunking:
+        raise _too_big("at least ", least_size(value), limit)  # and is not encoded first
+    payload = value if type(value) is bytes else to_bytes(value)
+    if payload is not None:
+        size += len(payload)
+    if size > limit and not queue.settings.chunking:
+        raise _too_big("", size, limit)
+    moment = time.monotonic()
+    if deadline_seconds is None:
+        deadline_seconds = settings.deadline_seconds
+    else:
+        deadline_seconds = check_deadline_seconds(deadline_seconds)
+    handle = SendHandle(
+        queue, payload, partition_key, ordering_key, properties, size, moment, moment + deadline_seconds
+    )
+    if sequence_id is not None:
+        handle.sequence_id = check_sequence_id(sequence_id)
+        if queue.settings.exactly_once:
+            if not reserved:  # or it is what the message had before
+                raise InvalidMessage("sequence_id", "is given by safepulsar where exactly_once is set; leave it out")
+        elif queue.settings.producer_name is None or queue.settings.batch_max_messages > 1:
+            problem = "needs a producer_name and batch_max_messages=1 in the topic's settings"
+            raise InvalidMessage("sequence_id", problem)
+    if event_timestamp_ms is not None:
+        handle.event_timestamp_ms = check_time_ms("event_timestamp_ms", event_timestamp_ms)
+    if deliver_at_ms is not None:
+        handle.deliver_at_ms = check_time_ms("deliver_at_ms", deliver_at_ms)
+    return handle
+
+
+def _text(field: str, key: object) -> str:
+    plain = check_detached(field, key)
+    if not isinstance(plain, str):
+        check_key(field, plain)  # which refuses it
+    return str.__str__(plain)  # a class of its own could hold more than text
+
+
+def _too_big(about: str, size: int, limit: int) -> InvalidMessage:
+    problem = (
+        f"the message has {about}{size} bytes with its keys and properties; at most {limit} are allowed: send a "
+        "reference, or see `chunking` and `max_message_bytes`"
+    )
+    return InvalidMessage("value", problem)
+
+
+def _prepare_through(
+    chain: Chain,
+    engine: Engine,
+    topic: str,
+    value: object,
+    partition_key: str | None,
+    ordering_key: str | None,
+    properties: Mapping[str, str] | None,
+    sequence_id: int | None,
+    event_timestamp_ms: int | None,
+    deliver_at_ms: int | None,
+    deadline_seconds: float | None,
+) -> SendHandle:
+    draft = chain.run(
+        Draft(
+            topic,
+            value if type(value) in _PLAIN else check_detached("value", value),
+            partition_key,
+            ordering_key,
+            check_properties(properties)[0] if properties is not None else None,
+            sequence_id,
+            event_timestamp_ms,
+            deliver_at_ms,
+            deadline_seconds,
+        )
+    )
+    handle = prepare(
+        engine, draft.topic, draft.value, draft.partition_key, draft.ordering_key, draft.properties, draft.sequence_id,
+        draft.event_timestamp_ms, draft.deliver_at_ms, draft.deadline_seconds, reserved=True,
+    )  # fmt: skip
+    handle.trace_id = draft.trace_id
+    handle.span = draft.span
+    return handle

@@ -1,0 +1,3 @@
+"""
+Every accepted message ends in one fate, which is counted, kept and told.
+"""

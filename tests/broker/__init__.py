@@ -1,0 +1,3 @@
+"""
+Clients, producers, and what the broker's answers mean.
+"""

@@ -1,0 +1,3 @@
+"""
+From the queue to the broker and back: groups, order, recovery, stopped lanes.
+"""

@@ -1,0 +1,3 @@
+"""
+Numbers that only rise, and what is found in the topic.
+"""

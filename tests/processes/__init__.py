@@ -1,0 +1,3 @@
+"""
+Exit, signals, forks, and other processes that live or die.
+"""
