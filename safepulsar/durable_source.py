@@ -184,6 +184,7 @@ class DurableSource:
         queue.lanes.one = True
         exactly_once = self._exactly_once
         exactly_once.numbered_by_caller = True
+        exactly_once.source = self._source
         queue.borrower.open(self.sender.settings.deadline_seconds)
         if self._source is not None and exactly_once.claim is not None:
             exactly_once.claim.set_source(self._source)

@@ -93,9 +93,13 @@ class Seal:
         keys: for an HMAC: secrets of at least 16 bytes by their ids. The last one seals, all verify: to rotate, add a
             key for receivers first, then for senders, and take the old one away when nothing sealed with it is left.
         properties: names of properties that are sealed, too; one that a message lacks is sealed as missing.
+        required: whether a failed message without a seal counts as broken, in the store and before it is sent again.
+            Without this it passes, as one that was kept before there was a seal; and so does one from which somebody who
+            can write the store's file has taken it away. `verify` always wants a seal.
 
     Raises:
-        InvalidSettings: no keys for an HMAC, or for a checksum; a key that is too short; a name that is none.
+        InvalidSettings: no keys for an HMAC, or for a checksum; a key that is too short; a name that is none; `required`
+            is neither True nor False.
         ImportError: the kind needs `pip install "safepulsar[seal]"`.
     """
 
@@ -105,9 +109,13 @@ class Seal:
         *,
         keys: Mapping[str, bytes] | None = None,
         properties: Iterable[str] = (),
+        required: bool = False,
     ) -> None:
         if not isinstance(kind, SealKind):
             raise InvalidSettings("kind", f"must be a SealKind, not {type(kind).__name__}")
+        if not isinstance(required, bool):
+            raise InvalidSettings("required", f"must be True or False, not {type(required).__name__}")
+        self._required = required
         self._keyed = kind is SealKind.HMAC_SHA256
         self._digests = _digests(kind, keys)
         # The last one, which seals.
@@ -145,12 +153,12 @@ class Seal:
 
     def before_resend(self, message: Message) -> None:
         """
-        Check a message of the store of failed messages before it is sent again; one without a seal passes.
+        Check a message of the store of failed messages before it is sent again; one without a seal as `required` says.
 
         Raises:
             SealBroken: it is not what was sealed.
         """
-        if is_sealed(message):
+        if self._required or is_sealed(message):
             if self._keyed:
                 self.verify(message)
             else:
@@ -164,6 +172,47 @@ class Seal:
             SealBroken: it is not what was sealed, it has no seal, or one of another kind or with a key of another id.
         """
         _verify(message, self._digests, set(self._names))
+
+
+class AnySeal(Seal):
+    """
+    What checks messages of the store of failed messages where nobody says how their application seals: the command line.
+
+    A checksum of any kind is checked; an HMAC, too, if there are keys. What can't be checked passes, and is said.
+
+    Args:
+        keys: see `Seal`; None checks no HMAC.
+
+    Attributes:
+        unchecked: why seals of some messages were not checked.
+
+    Raises:
+        InvalidSettings: see `Seal`.
+    """
+
+    def __init__(self, keys: Mapping[str, bytes] | None = None) -> None:
+        super().__init__(SealKind.SHA256 if keys is None else SealKind.HMAC_SHA256, keys=keys)
+        self.unchecked: set[str] = set()
+
+    def before_resend(self, message: Message) -> None:
+        """
+        Check a message; one without a seal passes.
+
+        Raises:
+            SealBroken: it is not what was sealed.
+        """
+        if not is_sealed(message):
+            return
+        by_hmac = _properties(message)[SEAL_PROPERTY].startswith(f"{SealKind.HMAC_SHA256.value}:")
+        if by_hmac and self._keyed:
+            self.verify(message)
+        elif by_hmac:
+            self.unchecked.add("seals by HMAC-SHA-256 need --seal-keys")
+        else:
+            try:
+                verify(message)
+            except ImportError as error:
+                self.unchecked.add(str(error))
 
 
 def verify(message: SealedMessage | Message) -> None:

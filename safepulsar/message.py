@@ -16,6 +16,13 @@ if TYPE_CHECKING:
 ID_PROPERTY: Final = "safepulsar-id"
 
 
+def numbered(number: int, mark: str) -> str:
+    """
+    The value of `ID_PROPERTY`: the number, and the mark of whoever counts, because others count from 1, too.
+    """
+    return f"{number}-{mark}" if mark else str(number)
+
+
 class Fate(str, Enum):
     """
     How an accepted message ended; each ends in exactly one of these.

@@ -39,6 +39,7 @@ class Opened:
 
     batch_max_messages = 1
     name = "opened"
+    mark = ""
 
     def __init__(self, settings: ProducerSettings, opener: Opener) -> None:
         self.settings = settings

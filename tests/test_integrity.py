@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from safepulsar.broker.client_registry import ClientRegistry
 from safepulsar.errors import InvalidInput, InvalidMessage, InvalidSettings, SealBroken, SendFailed
-from safepulsar.failed_messages import FailedMessageFilter, InMemoryFailedMessages
+from safepulsar.failed_messages import FailedMessageFilter, InMemoryFailedMessages, SqliteFailedMessages
 from safepulsar.integrity import SEAL_PROPERTY, SEALED_PROPERTY, Seal, SealKind, is_sealed, verify
-from safepulsar.message import Message
+from safepulsar.message import Certainty, FailedMessage, Message
 from safepulsar.sender import RetryingSender
 from safepulsar.sending.replay import replay
 from safepulsar.steps import Draft
@@ -26,15 +26,16 @@ from tests.subprocesses import run_script
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from pathlib import Path
 
 _TOPIC = "persistent://public/default/orders"
 _OLD, _NEW = b"the old secret of 2025", b"the new secret of 2026"
 _CHECKSUMS = (SealKind.CRC32C, SealKind.XXH3, SealKind.SHA256)
 
 
-def _seal(kind: SealKind, properties: tuple[str, ...] = ()) -> Seal:
+def _seal(kind: SealKind, properties: tuple[str, ...] = (), *, required: bool = False) -> Seal:
     keys = {"old": _OLD, "new": _NEW} if kind is SealKind.HMAC_SHA256 else None
-    return Seal(kind, keys=keys, properties=properties)
+    return Seal(kind, keys=keys, properties=properties, required=required)
 
 
 def _message(draft: Draft) -> Message:
@@ -109,6 +110,29 @@ def _damaged(message: Message, sealed: tuple[str, ...]) -> Iterator[Message]:
         for other in _flipped(name):
             others = {each: value for each, value in message.properties.items() if each != name}
             yield dataclasses.replace(message, properties={**others, other: message.properties[name]})
+
+
+def _is_text(message: Message) -> bool:
+    """
+    Whether all of it can be in a store or on the wire, which hold UTF-8.
+    """
+    texts = [message.partition_key or "", message.ordering_key or "", *(message.properties or {}).values()]
+    try:
+        "".join([*texts, *(message.properties or {})]).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _failed(message: Message) -> FailedMessage:
+    return FailedMessage(
+        message=message,
+        certainty=Certainty.NOT_STORED,
+        error="DeadlineExceeded",
+        accepted_at=1.0,
+        first_failed_at=1.0,
+        last_failed_at=1.0,
+    )
 
 
 @pytest.mark.parametrize("kind", SealKind)
@@ -333,6 +357,45 @@ def test_a_broken_message_is_not_replayed(caplog: pytest.LogCaptureFixture) -> N
     (told,) = [record for record in caplog.records if record.message == "safepulsar.not_replayed"]
     assert vars(told)["failed_message_id"] == changed_id
     assert "anary" not in str(vars(told))
+
+
+@pytest.mark.parametrize("kind", SealKind)
+def test_every_flipped_bit_is_found_in_the_store_and_before_a_replay(kind: SealKind, tmp_path: Path) -> None:
+    """
+    Also where somebody has written the row's own checksum anew, or has taken the seal away: none is read, none is sent.
+    """
+    seal = _seal(kind, ("tenant",), required=True)
+    message = _sealed(seal, partition_key="c7", ordering_key="ö", properties={"tenant": "shop"})
+    damaged = [each for each in _damaged(message, ("tenant",)) if _is_text(each)]
+    assert len(damaged) > 400
+    path = tmp_path / "private" / "failed.db"
+    with SqliteFailedMessages(path) as store:
+        good, *bad = store.keep([_failed(each) for each in (message, *damaged)])
+    with SqliteFailedMessages(path, seal=seal) as store:
+        assert [each.id for each in store.find()] == [good]
+        assert store.corrupted_ids() == tuple(bad)
+    broker, memory = FakeBroker(), InMemoryFailedMessages()
+    with RetryingSender(
+        broker.url, failed_messages=memory, registry=ClientRegistry(broker.connect), steps=[seal]
+    ) as sender:
+        for each in damaged:
+            with pytest.raises(SealBroken):
+                sender.resend(_failed(each))
+        sender.resend(_failed(message)).result()
+    assert broker.payloads("orders") == [message.payload]
+
+
+def test_a_message_without_a_seal_passes_unless_one_is_required() -> None:
+    """
+    What was kept before there was a seal can be replayed; who wants it otherwise says so.
+    """
+    plain = Message(topic=_TOPIC, payload=b"plain")
+    for kind in SealKind:
+        _seal(kind).before_resend(plain)
+        with pytest.raises(SealBroken, match="has no seal"):
+            _seal(kind, required=True).before_resend(plain)
+    with pytest.raises(InvalidSettings, match="required"):
+        Seal(required="yes")  # type: ignore[arg-type]  # that is the test
 
 
 @pytest.mark.parametrize("kind", _CHECKSUMS)

@@ -40,7 +40,12 @@ class Stored(NamedTuple):
 class TransportProducer(Protocol):
     """
     One producer of one topic. `send_batch` is called by one thread at a time; the rest by any.
+
+    Attributes:
+        mark: behind the number of each message, if it is exactly-once; see `safepulsar.message.numbered`.
     """
+
+    mark: str
 
     @property
     def settings(self) -> ProducerSettings:

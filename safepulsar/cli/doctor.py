@@ -11,7 +11,18 @@ from rich.table import Table
 from rich.text import Text
 
 from safepulsar.cli.failures import print_failures
-from safepulsar.cli.options import DEFAULT_URL, Failed, Json, Url, age, client_settings, failed_path
+from safepulsar.cli.keys import store_encryption
+from safepulsar.cli.options import (
+    DEFAULT_URL,
+    Failed,
+    Json,
+    SealKeys,
+    StoreKeys,
+    Url,
+    age,
+    client_settings,
+    failed_path,
+)
 from safepulsar.cli.terminal import OUT, ExitCode, count, print_json, visible
 from safepulsar.doctor import PROBE_TOPIC, Finding, Level, examine
 from safepulsar.errors import InvalidInput
@@ -40,6 +51,8 @@ def doctor(
         ),
     ] = True,
     failed: Failed = None,
+    store_keys: StoreKeys = None,
+    seal_keys: SealKeys = None,
     code: Annotated[
         Path | None,
         typer.Option(
@@ -70,7 +83,17 @@ def doctor(
     what and remedy (empty if there is nothing to do).
     """
     if since is not None:
-        raise typer.Exit(print_failures(since, failed_path(failed), named=failed is not None, log=log, json=json))
+        raise typer.Exit(
+            print_failures(
+                since,
+                failed_path(failed),
+                named=failed is not None,
+                store_keys=store_keys,
+                seal_keys=seal_keys,
+                log=log,
+                json=json,
+            )
+        )
     if log is not None:
         raise InvalidInput("--log", "goes with --since")
     findings = examine(
@@ -78,6 +101,7 @@ def doctor(
         topic=topic,
         probe=probe,
         failed_messages=failed_path(failed),
+        encryption=store_encryption(store_keys),
         code=code,
     )
     bad = sum(finding.level is Level.BAD for finding in findings)

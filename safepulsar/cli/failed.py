@@ -13,7 +13,20 @@ import typer
 
 from safepulsar.cli.description import describe, moment
 from safepulsar.cli.listing import line, print_table
-from safepulsar.cli.options import Certain, DryRun, Error, Failed, Ids, Json, Key, OlderThan, Topic, failed_path
+from safepulsar.cli.options import (
+    Certain,
+    DryRun,
+    Error,
+    Failed,
+    Ids,
+    Json,
+    Key,
+    OlderThan,
+    SealKeys,
+    StoreKeys,
+    Topic,
+    failed_path,
+)
 from safepulsar.cli.replay import replay
 from safepulsar.cli.store import only, opened
 from safepulsar.cli.terminal import OUT, count, print_json, say, visible
@@ -26,6 +39,8 @@ _SHOWN: Final = 100
 def list_(
     *,
     failed: Failed = None,
+    store_keys: StoreKeys = None,
+    seal_keys: SealKeys = None,
     topic: Topic = None,
     key: Key = None,
     error: Error = None,
@@ -45,7 +60,7 @@ def list_(
     number) and size_bytes (of the payload).
     """
     where = only(topic, key, error, older_than, certainty, ids)
-    with opened(failed_path(failed)) as store:
+    with opened(failed_path(failed), store_keys, seal_keys) as store:
         if json:
             for message in store.find(where, limit=limit):
                 print_json(line(message))
@@ -62,6 +77,8 @@ def show(
     message_id: Annotated[int, typer.Argument(help="As `list` shows it.", metavar="ID")],
     *,
     failed: Failed = None,
+    store_keys: StoreKeys = None,
+    seal_keys: SealKeys = None,
     json: Json = False,
 ) -> None:
     """
@@ -70,7 +87,7 @@ def show(
     With --json one object: `state` (KEPT, CLAIMED or DELIVERED) and what `export` writes; if delivered, `state`, `id`,
     `topic`, `delivered_at` and `message_id`.
     """
-    with opened(failed_path(failed)) as store:
+    with opened(failed_path(failed), store_keys, seal_keys) as store:
         status = store.status(message_id)
         if status.state is not FailedMessageState.DELIVERED:
             message = store.get(message_id)
@@ -101,6 +118,8 @@ def show(
 def export(
     *,
     failed: Failed = None,
+    store_keys: StoreKeys = None,
+    seal_keys: SealKeys = None,
     topic: Topic = None,
     key: Key = None,
     error: Error = None,
@@ -123,7 +142,7 @@ def export(
     """
     where = only(topic, key, error, older_than, certainty, ids)
     with ExitStack() as stack:
-        store = stack.enter_context(opened(failed_path(failed)))
+        store = stack.enter_context(opened(failed_path(failed), store_keys, seal_keys))
         target = sys.stdout if output is None else stack.enter_context(_new_file(output))
         number = 0
         for message in store.find(where):

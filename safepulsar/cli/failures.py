@@ -15,7 +15,16 @@ from safepulsar.doctor.failures import Cause, FailureReport, examine_failures
 from safepulsar.errors import InvalidInput
 
 
-def print_failures(since_seconds: float, failed: Path, *, named: bool, log: Path | None, json: bool) -> ExitCode:
+def print_failures(
+    since_seconds: float,
+    failed: Path,
+    *,
+    named: bool,
+    store_keys: Path | None,
+    seal_keys: Path | None,
+    log: Path | None,
+    json: bool,
+) -> ExitCode:
     """
     Read, print, and say how to end: 0 if nothing failed, 1 if something did.
 
@@ -23,16 +32,18 @@ def print_failures(since_seconds: float, failed: Path, *, named: bool, log: Path
         since_seconds: how far back.
         failed: the store.
         named: whether the user named it; one that nobody named may be missing.
+        store_keys: the file with the keys of its payloads.
+        seal_keys: the file with the keys of its messages' seals.
         log: of the application.
         json: one object in place of text.
 
     Raises:
-        InvalidInput: there is no such store or log.
+        InvalidInput: there is no such store or log, or the file of keys is refused.
     """
     if log is not None and not log.is_file():
         raise InvalidInput("--log", f"there is no file at {str(log)!r}")
     if named or failed.exists():
-        with opened(failed) as store:
+        with opened(failed, store_keys, seal_keys) as store:
             report = examine_failures(since_seconds, store, log)
     elif log is not None:
         report = examine_failures(since_seconds, None, log)

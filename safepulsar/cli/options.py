@@ -93,6 +93,27 @@ Failed = Annotated[
         show_default=False,
     ),
 ]
+StoreKeys = Annotated[
+    Path | None,
+    typer.Option(
+        "--store-keys",
+        envvar="SAFEPULSAR_STORE_KEYS",
+        help="The keys of a store whose payloads are encrypted: a file that only this user can read, with a JSON object of "
+        "key ids to 32 bytes in base64. The last one encrypts.",
+        metavar="FILE",
+        show_default=False,
+    ),
+]
+SealKeys = Annotated[
+    Path | None,
+    typer.Option(
+        "--seal-keys",
+        envvar="SAFEPULSAR_SEAL_KEYS",
+        help="The keys of seals by HMAC-SHA-256, in such a file, too. Checksums are checked without.",
+        metavar="FILE",
+        show_default=False,
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="JSON on standard output, for scripts.")]
 Topic = Annotated[str | None, typer.Option(help="Only of this topic.", metavar="T", show_default=False)]
 Key = Annotated[

@@ -20,6 +20,8 @@ from safepulsar.cli.options import (
     Json,
     Key,
     OlderThan,
+    SealKeys,
+    StoreKeys,
     Topic,
     Url,
     client_settings,
@@ -45,6 +47,8 @@ def replay(
     context: typer.Context,
     *,
     failed: Failed = None,
+    store_keys: StoreKeys = None,
+    seal_keys: SealKeys = None,
     url: Url = DEFAULT_URL,
     topic: Topic = None,
     key: Key = None,
@@ -79,7 +83,7 @@ def replay(
     where = only(topic, key, error, older_than, certainty, ids)
     client = client_settings(url, debug=context.obj.debug)
     path = failed_path(failed)
-    with opened(path) as store:
+    with opened(path, store_keys, seal_keys) as store:
         if dry_run:
             report, stopped = ReplayReport(selected=store.count(where)), False
             if not json:

@@ -13,8 +13,9 @@ from typing import Annotated
 import typer
 
 from safepulsar.books.ledger import Counts
+from safepulsar.cli.keys import store_encryption
 from safepulsar.cli.lines import Lines
-from safepulsar.cli.options import DEFAULT_URL, Failed, Json, Url, client_settings, failed_path
+from safepulsar.cli.options import DEFAULT_URL, Failed, Json, StoreKeys, Url, client_settings, failed_path
 from safepulsar.cli.progress import progress_bar
 from safepulsar.cli.rows import BadRow, Row
 from safepulsar.cli.sending import Sending
@@ -81,6 +82,7 @@ def send(
         typer.Option(help="With --durable: a name for this input, used for nothing else.", metavar="NAME"),
     ] = None,
     failed: Failed = None,
+    store_keys: StoreKeys = None,
     deadline: Annotated[
         float,
         typer.Option(
@@ -112,6 +114,7 @@ def send(
         raise InvalidInput("--durable", "and --producer-name are given together: the name stands for this input")
     client = client_settings(url, debug=context.obj.debug)
     store = failed_path(failed)
+    encryption = store_encryption(store_keys)
     target = Target(topic, ordered=ordered, mix_keys=mix_keys, deadline_seconds=deadline)
     began = time.monotonic()
     summary = Summary(read=0, delivered=0, duplicate=0, failed=0, seconds=0.0)
@@ -122,7 +125,7 @@ def send(
         try:
             rows = source.read_rows(Lines(source.read, MAX_ROW_BYTES), key_field)
             if producer_name is None:
-                opened = target.sender(client, store)
+                opened = target.sender(client, store, encryption)
             else:
                 opened, rows = target.durable(client, store, producer_name, rows)
         except InvalidInput as error:
@@ -136,7 +139,7 @@ def send(
             counts = _run(sending, rows, opened, source, stop)
             ends = _verdict(sending, counts, durable=durable)
             summary = _summary(sending, counts, time.monotonic() - began, durable=durable)
-            _explain(sending, counts, None if durable else store, url)
+            _explain(sending, counts, None if durable else _named(store, store_keys), url)
             if not json:
                 _print_summary(topic, summary, sending.bad)
     if json:
@@ -198,7 +201,15 @@ def _verdict(sending: Sending, counts: Counts, *, durable: bool) -> ExitCode:
     return ExitCode.KEPT if counts.failed else ExitCode.DONE
 
 
-def _explain(sending: Sending, counts: Counts, store: Path | None, url: str) -> None:
+def _named(store: Path, store_keys: Path | None) -> tuple[Path, str]:
+    """
+    The store, and the options that name it in a command that works in every folder.
+    """
+    keys = "" if store_keys is None else f" --store-keys {shlex.quote(str(store_keys.absolute()))}"
+    return store, f"--failed {shlex.quote(str(store))}{keys}"
+
+
+def _explain(sending: Sending, counts: Counts, store: tuple[Path, str] | None, url: str) -> None:
     """
     Say what did not go as wished, and what to do; without a store, the input has the rows.
     """
@@ -206,7 +217,7 @@ def _explain(sending: Sending, counts: Counts, store: Path | None, url: str) -> 
     if sending.bad:
         complain(f"{count(sending.bad, 'row')} could not be sent; named above")
     if store is not None:
-        _explain_kept(sending, counts, store, url, reasons)
+        _explain_kept(sending, counts, *store, url, reasons)
     elif counts.failed:
         complain(
             f"{count(counts.failed, 'row')} not confirmed ({reasons})\n"
@@ -218,15 +229,14 @@ def _explain(sending: Sending, counts: Counts, store: Path | None, url: str) -> 
         complain(f"stopped {where}, because {sending.stopped}; the rows behind it were not sent")
 
 
-def _explain_kept(sending: Sending, counts: Counts, store: Path, url: str, reasons: str) -> None:
+def _explain_kept(sending: Sending, counts: Counts, store: Path, named: str, url: str, reasons: str) -> None:
     kept = counts.failed - counts.not_kept
-    place = shlex.quote(str(store))
     if kept:
         say(
             f"{count(kept, 'row')} kept in {store} ({reasons})\n"
             f"  find the cause:  safepulsar doctor --url {shlex.quote(url)}\n"
-            f"  look at them:    safepulsar failed list --failed {place}\n"
-            f"  send them:       safepulsar failed replay --failed {place} --url {shlex.quote(url)}"
+            f"  look at them:    safepulsar failed list {named}\n"
+            f"  send them:       safepulsar failed replay {named} --url {shlex.quote(url)}"
         )
     if counts.not_kept:
         first = ", ".join(sending.not_kept_rows)

@@ -1,5 +1,5 @@
 """
-A store of failed messages for a command: opened only where one is, and its damaged rows are told.
+A store of failed messages for a command: opened only where one is, with its keys; what is damaged is told.
 """
 
 from __future__ import annotations
@@ -8,7 +8,8 @@ import shlex
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from safepulsar.cli.terminal import complain, count
+from safepulsar.cli.keys import seals, store_encryption
+from safepulsar.cli.terminal import complain, count, say
 from safepulsar.errors import InvalidInput
 from safepulsar.failed_messages import FailedMessageFilter, SqliteFailedMessages
 
@@ -20,21 +21,30 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[SqliteFailedMessages]:
+def opened(path: Path, store_keys: Path | None = None, seal_keys: Path | None = None) -> Iterator[SqliteFailedMessages]:
     """
     The store at `path`, open until the end of the `with` block.
 
+    Args:
+        path: of the store.
+        store_keys: the file with the keys of its payloads.
+        seal_keys: the file with the keys of its messages' seals.
+
     Raises:
         InvalidInput: there is none; a command that reads must not make an empty one where the path has a typing error.
+            Or a file of keys is refused.
         StoreError: it can't be opened.
     """
+    encryption, seal = store_encryption(store_keys), seals(seal_keys)
     if not path.exists():
         raise InvalidInput(
             "--failed", f"there is no store of failed messages at {str(path)!r}; name the file that `send` uses"
         )
-    with SqliteFailedMessages(path) as store:
+    with SqliteFailedMessages(path, encryption=encryption, seal=seal) as store:
         yield store
         damaged = store.corrupted_ids()
+    for reason in sorted(seal.unchecked):
+        say(f"not checked: {reason}")
     if damaged:
         ids = " ".join(f"--id {number}" for number in damaged)
         complain(

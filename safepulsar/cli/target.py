@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from safepulsar.cli.rows import BadRow, Row
 from safepulsar.durable_source import DurableSource
+from safepulsar.failed_messages import SqliteFailedMessages
 from safepulsar.sender import RetryingSender
 from safepulsar.settings import LanePolicy, RetrySettings, SenderSettings, TopicSettings
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from safepulsar.cli.sending import Submit
+    from safepulsar.failed_messages.encryption import PayloadEncryption
     from safepulsar.settings import ClientSettings
 
 MAX_ROW_BYTES: Final = SenderSettings().max_message_bytes
@@ -36,19 +38,18 @@ class Opened:
     Args:
         sender: has the books.
         submit: accepts a row.
-        source: to be closed as well.
+        source: what it keeps rows or their places in; to be closed as well.
     """
 
     sender: RetryingSender
     submit: Submit
-    source: DurableSource | None = None
+    source: DurableSource | SqliteFailedMessages
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        if self.source is not None:
-            self.source.close()
+        self.source.close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +69,9 @@ class Target:
     mix_keys: bool
     deadline_seconds: float
 
-    def sender(self, client: ClientSettings, store: Path) -> Opened:
+    def sender(self, client: ClientSettings, path: Path, encryption: PayloadEncryption | None) -> Opened:
         """
-        A sender that keeps rows in `store`: one that fails, and in order what stands behind it in its lane.
+        A sender that keeps rows in the store at `path`: one that fails, and in order what stands behind it in its lane.
 
         Raises:
             StoreError: the store cannot be opened.
@@ -81,12 +82,18 @@ class Target:
             drain_on_sigterm=False,
             topics={self.topic: TopicSettings(mix_keys=self.mix_keys, lane_policy=LanePolicy.PARK)},
         )
-        sender = RetryingSender(client, failed_messages=store, settings=settings).open()
+        store = SqliteFailedMessages(path, encryption=encryption).open()
+        try:
+            sender = RetryingSender(client, failed_messages=store, settings=settings).open()
+        except BaseException:
+            store.close()
+            raise
         return Opened(
             sender,
             lambda _, row: sender.submit(
                 self.topic, row.payload, partition_key=row.key, ordering_key=row.key if self.ordered else None
             ),
+            store,
         )
 
     def durable(

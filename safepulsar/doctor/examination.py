@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import os
 
     from safepulsar.doctor.finding import Finding
+    from safepulsar.failed_messages.encryption import PayloadEncryption
     from safepulsar.settings import ClientSettings
 
 PROBE_TOPIC: Final = "safepulsar-doctor"
@@ -32,6 +33,7 @@ def examine(
     probe: bool = True,
     sender: SenderSettings | None = None,
     failed_messages: str | os.PathLike[str] | None = None,
+    encryption: PayloadEncryption | None = None,
     code: str | os.PathLike[str] | None = None,
     registry: ClientRegistry | None = None,
     timeout_seconds: float = 5.0,
@@ -49,6 +51,7 @@ def examine(
         probe: False sends nothing; whether the broker deduplicates is then not known.
         sender: as the application uses them; None are the defaults.
         failed_messages: the path of the application's store, which is not made if it is missing.
+        encryption: of the store's payloads, if it is to be seen whether its keys read them.
         code: a file or folder of sources, in which uses of the raw client are looked for; each that is found is one more
             finding, behind the others.
         registry: where to take the client from; the process's own by default.
@@ -74,7 +77,7 @@ def examine(
         examine_names(sender),
         examine_fork(registry),
         examine_files(),
-        examine_store(failed_messages),
+        examine_store(failed_messages, encryption),
         examine_place(failed_messages),
         *broker.findings,
         examine_resending(sender.retry, broker.findings[-1]),

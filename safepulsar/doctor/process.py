@@ -17,8 +17,11 @@ from safepulsar.failed_messages import SqliteFailedMessages
 
 if TYPE_CHECKING:
     from safepulsar.broker.client_registry import ClientRegistry
+    from safepulsar.failed_messages.encryption import PayloadEncryption
 
 _KNOWN: Final = "3.13"  # whose hazards, and whose internals, this package was made for
+_MOST_READ: Final = 1000
+_MOST_NAMED: Final = 5
 _PRELOAD: Final = re.compile(r"^\s*preload_app\s*=\s*True\b", re.MULTILINE)
 
 
@@ -73,9 +76,9 @@ def examine_fork(registry: ClientRegistry) -> Finding:
     )
 
 
-def examine_store(path: str | os.PathLike[str] | None) -> Finding:
+def examine_store(path: str | os.PathLike[str] | None, encryption: PayloadEncryption | None = None) -> Finding:
     """
-    Whether failed messages can be kept, and whether some wait.
+    Whether failed messages can be kept, whether some wait, and whether the oldest of them can be read.
     """
     if path is None:
         return Finding(
@@ -90,14 +93,26 @@ def examine_store(path: str | os.PathLike[str] | None) -> Finding:
             id="failed-messages", level=Level.OK, what=f"no store at {shown!r} yet; it is made when it is needed"
         )
     try:
-        with SqliteFailedMessages(path) as store:
+        with SqliteFailedMessages(path, encryption=encryption) as store:
             numbers = store.stats()
+            if encryption is not None:  # without the keys it can't be told, and is no fault
+                for _ in store.find(limit=_MOST_READ):
+                    pass
+            damaged = store.corrupted_ids()
     except StoreError as error:
         return Finding(
             id="failed-messages",
             level=Level.BAD,
             what=str(error),
             remedy="as the text says; until then, what fails is not kept",
+        )
+    if damaged:
+        ids = " ".join(f"--id {number}" for number in damaged[:_MOST_NAMED])
+        return Finding(
+            id="failed-messages",
+            level=Level.BAD,
+            what=f"{len(damaged):,} of the failed messages in {shown!r} are damaged, or were encrypted with other keys",
+            remedy=f"give it the right keys; what is damaged: safepulsar failed purge --failed {shlex.quote(shown)} {ids}",
         )
     waiting = numbers["kept"] + numbers["claimed"]
     if not waiting:

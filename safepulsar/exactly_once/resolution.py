@@ -5,7 +5,8 @@ Exactly-once for a producer name: every message has a number, and what is stored
        ─> read the topic back from the last confirmed message ─> stored: settled / missing: surely not stored
 
 Nothing is ever sent again to find out. Each message carries its number in a property, and keeps it whenever it is sent
-again; sequence ids on the wire only rise. The broker lets one producer have a name at a time: once the next one is open,
+again; behind the number is the mark of the store that counts, because another one under the same name counts from 1, too.
+Sequence ids on the wire only rise. The broker lets one producer have a name at a time: once the next one is open,
 the one before can hand over nothing more. What it had handed over may still be on its way to the disk. A broker that
 deduplicates says so, and is waited for; else a second look a second later must do.
 
@@ -15,8 +16,10 @@ Without deduplication the client library itself would send twice what was under 
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
+import secrets
 import socket
 import threading
 import time
@@ -34,7 +37,7 @@ from safepulsar.errors import (
 from safepulsar.exactly_once.found import Found
 from safepulsar.exactly_once.search import READ_SECONDS, Search
 from safepulsar.failed_messages import FailedMessageFilter
-from safepulsar.message import Certainty
+from safepulsar.message import Certainty, MessageId
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
@@ -45,7 +48,6 @@ if TYPE_CHECKING:
     from safepulsar.delivery.send_queue import SendQueue
     from safepulsar.exactly_once.producer_journal import JournalClaim, ProducerJournal
     from safepulsar.failed_messages import FailedMessageStore
-    from safepulsar.message import MessageId
     from safepulsar.outbox.relay import OutboxRelay
     from safepulsar.settings import ProducerSettings
 
@@ -75,6 +77,7 @@ class ExactlyOnce:
     Attributes:
         deduplicates: whether the broker is known to drop what it has already; then the library may send again by itself.
         numbered_by_caller: numbers are the application's own, such as those of rows, handed over in their order.
+        source: with those, a fingerprint of the input, None for none.
         confirmed: with those, everything up to this number is stored.
         stored: and these beyond it.
         found: waits to be sent, and is in the topic.
@@ -91,6 +94,7 @@ class ExactlyOnce:
     ) -> None:
         self.deduplicates = False
         self.numbered_by_caller = False
+        self.source: str | None = None
         self.confirmed = 0
         self.stored: frozenset[int] = frozenset()
         self.gap: int | None = None
@@ -101,6 +105,7 @@ class ExactlyOnce:
         self._journal = journal
         self._outbox = outbox
         self._adopted: TransportProducer | None = None
+        self._mark: str | None = None
         # An outbox numbers what is in it. What comes from elsewhere, by a replay, must not meet those.
         self._next = 1 if outbox is None else _BEYOND_ROWS + time.time_ns()
         self._reserved = 0  # ids up to here are this process's
@@ -124,8 +129,7 @@ class ExactlyOnce:
             StoreError: the journal; `ProducerNameInUse` if another process has the name.
         """
         if producer is not self._adopted:
-            last = max(producer.last_sequence_ids().values(), default=-1)
-            self.deduplicates = self.deduplicates or last >= 0
+            self._meet(producer)
             if self._positions is None:
                 try:
                     self._begin()
@@ -138,6 +142,30 @@ class ExactlyOnce:
             ids = self.claim.allocate(_BLOCK)
             self._next = max(self._next, ids[0])
             self._reserved = ids[-1]
+
+    def _meet(self, producer: TransportProducer) -> int:
+        """
+        Give a new producer the mark, and return the last sequence id that the broker knows of its name, -1 if none.
+        """
+        producer.mark = self._marked()
+        last = max(producer.last_sequence_ids().values(), default=-1)
+        self.deduplicates = self.deduplicates or last >= 0
+        return last
+
+    def _marked(self) -> str:
+        """
+        What is behind the numbers, the same for ever: other stores and inputs may have used the producer name, too.
+        """
+        if self._mark is None:
+            source, claim = self.source, self.claim
+            if not self.numbered_by_caller:
+                source = None if claim is None else claim.source
+                if source is None:
+                    source = secrets.token_hex(16)
+                    if claim is not None:
+                        claim.set_source(source)
+            self._mark = "" if source is None else hashlib.blake2b(source.encode(), digest_size=4).hexdigest()
+        return self._mark
 
     def number(self, handles: Sequence[SendHandle]) -> None:
         """
@@ -180,7 +208,11 @@ class ExactlyOnce:
         claim = self.claim
         ends = self._client().last_message_ids(self._settings.topic, timeout_seconds=READ_SECONDS)
         if claim is not None and claim.fencing_token > 1:
-            self._positions = {partition: claim.positions.get(partition) for partition in ends}
+            before = claim.positions
+            if 0 < len(before) < len(ends):
+                fields = {"topic": self._settings.topic, "before": len(before), "now": len(ends)}
+                log.warning("safepulsar.partitions_changed", extra=fields)
+            self._positions = {partition: before.get(partition) for partition in ends}
             if self.numbered_by_caller:
                 self._look_for_numbers(claim.confirmed)
             else:
@@ -265,8 +297,9 @@ class ExactlyOnce:
         self._record_at = now() + _RECORD_SECONDS
         claim = self.claim
         if claim is not None and not self._rows_unresolved and not self.stored:
-            known = {partition: at for partition, at in positions.items() if at is not None}
-            claim.record(confirmed=max(confirmed, claim.confirmed), positions=known)
+            # Also of empty partitions, so that the next run knows how many there were.
+            places = {partition: at or MessageId(-1, -1, partition) for partition, at in positions.items()}
+            claim.record(confirmed=max(confirmed, claim.confirmed), positions=places)
 
     def resolve(self, queue: SendQueue, deliveries: Sequence[Delivery]) -> None:
         """
@@ -305,8 +338,7 @@ class ExactlyOnce:
                 if fenced:  # by somebody else: nothing more of ours can arrive, and the name is theirs
                     return search.run()
                 with queue.pool.lease(queue.settings, timeout_seconds=_LONGEST_PAUSE_SECONDS) as producer:
-                    last = max(producer.last_sequence_ids().values(), default=-1)
-                    self.deduplicates = self.deduplicates or last >= 0
+                    last = self._meet(producer)
                     taken = {number for each in deliveries for number in each.pushed(last)} & set(doubtful)
                     found = search.run()
                     if taken <= found.keys() or now() > until:
@@ -330,8 +362,10 @@ class ExactlyOnce:
         """
         A search for those of `numbers` that are stored. The producer that sent them is closed, or fenced.
         """
-        settings = self._settings
-        return Search(self._client, settings.topic, settings.producer_name or "", dict(self._positions or {}), numbers)
+        settings, positions = self._settings, dict(self._positions or {})
+        # Rows were sent without a mark where the input had no fingerprint yet, because its first row could not be read.
+        marks = {self._marked(), ""} if self.numbered_by_caller else {self._marked()}
+        return Search(self._client, settings.topic, settings.producer_name or "", positions, numbers, marks)
 
     # -- what was kept as MAYBE_STORED -----------------------------------------------------------------------
 

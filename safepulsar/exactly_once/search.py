@@ -25,6 +25,14 @@ class Search:
     """
     Reads a topic back, step by step; what it has seen stays seen.
 
+    Args:
+        client: reads back.
+        topic: the full name.
+        producer_name: of whose messages are looked for; other stores may have used it, too.
+        after: by partition, where it begins.
+        numbers: of these messages.
+        marks: and with one of these.
+
     Attributes:
         found: by number, where it is stored.
         seen: so many messages were read.
@@ -37,6 +45,7 @@ class Search:
         producer_name: str,
         after: dict[int, MessageId | None],
         numbers: Collection[int],
+        marks: Collection[str],
     ) -> None:
         self.found: dict[int, MessageId] = {}
         self.seen = 0
@@ -45,6 +54,7 @@ class Search:
         self._producer_name = producer_name
         self._after = after
         self._numbers = numbers
+        self._marks = marks
 
     def run(self) -> Mapping[int, MessageId]:
         """
@@ -87,6 +97,7 @@ class Search:
         for message_id, producer_name, properties in messages:
             self.seen += 1
             after[partition] = message_id
-            number = properties.get(ID_PROPERTY, "")
-            if producer_name == self._producer_name and number.isdecimal() and int(number) in self._numbers:
+            number, _, mark = properties.get(ID_PROPERTY, "").partition("-")
+            ours = producer_name == self._producer_name and mark in self._marks
+            if ours and number.isdecimal() and int(number) in self._numbers:
                 self.found.setdefault(int(number), message_id)

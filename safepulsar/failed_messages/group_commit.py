@@ -30,7 +30,7 @@ class Batch(Generic[Item]):
     What one caller wants written, and what became of it.
     """
 
-    __slots__ = ("_asleep", "error", "ids", "items", "on_committed", "told", "transaction")
+    __slots__ = ("_asleep", "done", "error", "ids", "items", "on_committed", "told", "transaction")
 
     def __init__(self, items: Sequence[Item], on_committed: Callable[[Batch[Item]], None] | None = None) -> None:
         self.items = items
@@ -38,7 +38,8 @@ class Batch(Generic[Item]):
         self.transaction: Transaction | None = None
         self.error: StoreError | None = None
         self.on_committed = on_committed
-        self.told = False  # whether its caller may hear of it, because `on_committed` did
+        self.told = False  # whether `on_committed` was called: never twice, so it says so before the call
+        self.done = False  # whether its caller may hear of it: everybody's `on_committed` has returned
         self._asleep = threading.Lock()
         self._asleep.acquire()
 
@@ -107,13 +108,15 @@ class GroupCommit(Generic[Item]):
         with self._queue_lock:
             self._queue.append(batch)
         try:
-            while not batch.told:
+            while not batch.done:
                 if self._turn.locked():
                     batch.sleep()
                     continue
                 group: Sequence[Batch[Item]] = ()
                 with self._turn:
-                    if not batch.told:
+                    if batch.told:  # nobody is called now, so whoever called was interrupted
+                        batch.done = True
+                    else:
                         group = self._write_all_that_wait()
                 self._wake_next()
                 _wake(group)
@@ -172,6 +175,8 @@ class GroupCommit(Generic[Item]):
                 batch.told = True
                 if batch.error is None and batch.on_committed is not None:
                     batch.on_committed(batch)
+            for batch in group:
+                batch.done = True
         except BaseException:
             # This thread was interrupted while it wrote for all. What is not done waits for the next one.
             with self._queue_lock:

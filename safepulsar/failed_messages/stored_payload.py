@@ -76,7 +76,7 @@ class StoredPayloads:
         if mark == _MARK + _AS_IT_IS and self._encryption is None:
             return rest
         if mark == _MARK + _ENCRYPTED:
-            problem = "is encrypted; open the store with its PayloadEncryption"
+            problem = "is encrypted; open the store with its PayloadEncryption, or give the command --store-keys"
         elif self._encryption is not None:
             # Whoever can write the file but has no key must not be able to put a message of theirs into it.
             problem = "is not encrypted; replay what was kept before, with the store opened without encryption"

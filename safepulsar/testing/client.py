@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from safepulsar.broker.outcomes import Phase, classify
 from safepulsar.broker.transport import Stored
-from safepulsar.message import MessageId
+from safepulsar.message import MessageId, numbered
 from safepulsar.testing.session import Batch, Line
 from safepulsar.testing.topic_log import Wire
 
@@ -134,9 +134,13 @@ class FakeClient:
 class FakeProducer:
     """
     A `safepulsar.broker.transport.TransportProducer` of a `FakeBroker`. `send_batch` by one thread at a time, the rest by any.
+
+    Attributes:
+        mark: see there.
     """
 
     def __init__(self, network: Network, session: Session) -> None:
+        self.mark = ""
         self._network = network
         self._session = session
 
@@ -301,7 +305,8 @@ class FakeProducer:
     def _add_locked(self, message: Outgoing, on_result: OnResult | None) -> list[Batch]:
         session = self._session
         sequence_id = message.sequence_id
-        recognised_by = sequence_id if session.settings.exactly_once else None
+        exactly_once = session.settings.exactly_once and sequence_id is not None
+        recognised_by = numbered(sequence_id or 0, self.mark) if exactly_once else None
         if sequence_id is None or recognised_by is not None:
             # Counted without regard to ids that were given: so does the official client, and it is a trap.
             sequence_id, session.next_sequence_id = session.next_sequence_id, session.next_sequence_id + 1

@@ -100,6 +100,17 @@ class FaultyProducer:
         return self._producer.settings
 
     @property
+    def mark(self) -> str:
+        """
+        As `TransportProducer.mark`.
+        """
+        return self._producer.mark
+
+    @mark.setter
+    def mark(self, mark: str) -> None:
+        self._producer.mark = mark
+
+    @property
     def batch_max_messages(self) -> int:
         """
         As `TransportProducer.batch_max_messages`.

@@ -76,11 +76,11 @@ class Wire(NamedTuple):
     deliver_at_ms: int | None
 
     @classmethod
-    def of(cls, message: Outgoing, sequence_id: int, recognised_by: int | None = None) -> Wire:
+    def of(cls, message: Outgoing, sequence_id: int, recognised_by: str | None = None) -> Wire:
         """
-        Copy `message`, which goes by `sequence_id`, and carries the number that it is recognised by, if any.
+        Copy `message`, which goes by `sequence_id`, and carries what it is recognised by, if anything.
         """
-        number = {} if recognised_by is None else {ID_PROPERTY: str(recognised_by)}
+        number = {} if recognised_by is None else {ID_PROPERTY: recognised_by}
         return cls(
             None if message.payload is None else bytes(message.payload),
             {**(message.properties or {}), **number},

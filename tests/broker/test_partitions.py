@@ -16,6 +16,7 @@ from safepulsar.errors import ProducerBusy
 from safepulsar.message import Message, MessageId
 from safepulsar.settings import ClientSettings, ProducerSettings
 from tests.brokers import read_topic
+from tests.partitions import changes_of_partitions
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -164,6 +165,44 @@ def test_a_topic_of_one_partition_takes_batches(client: TransportClient, pulsar_
     assert isinstance(answer, MessageId)
     assert (answer.partition, answer.batch_index) == (0, 4)
     producer.close()
+
+
+def test_more_partitions_are_told_once(
+    client: TransportClient, pulsar_broker: RealBroker, partitioned: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """
+    A producer keeps to those that it knows, so that no key moves under way; the next one has all, and says so.
+    """
+    settings = ProducerSettings(topic=partitioned, producer_name="grows")
+    producer = client.create_producer(settings)
+    messages = [Message(topic=partitioned, payload=b"x", partition_key=f"key-{i}") for i in range(20)]
+    _send(producer, *messages)
+    pulsar_broker.admin.add_partitions(partitioned, 5)
+    assert {message_id.partition for message_id in _send(producer, *messages)} == {0, 1, 2}
+    producer.close()
+    assert changes_of_partitions(caplog) == []
+    for _ in range(2):
+        producer = client.create_producer(settings)
+        expected = [java_string_hash(f"key-{i}") % 5 for i in range(20)]
+        assert [message_id.partition for message_id in _send(producer, *messages)] == expected
+        producer.close()
+    assert changes_of_partitions(caplog) == [(partitioned, 3, 5)]
+
+
+def test_one_partition_that_becomes_more_is_told(
+    client: TransportClient, pulsar_broker: RealBroker, topic: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """
+    Of a topic that had one, and took batches, too; of one that is not partitioned there is nothing to tell.
+    """
+    client.create_producer(ProducerSettings(topic=topic)).close()
+    client.create_producer(ProducerSettings(topic=topic)).close()
+    grown = topic.replace("-partition-", "-") + "-grown"
+    pulsar_broker.admin.create_partitioned_topic(grown, 1)
+    client.create_producer(ProducerSettings(topic=grown)).close()
+    pulsar_broker.admin.add_partitions(grown, 2)
+    client.create_producer(ProducerSettings(topic=grown)).close()
+    assert changes_of_partitions(caplog) == [(grown, 1, 2)]
 
 
 def test_a_partition_that_cannot_be_opened_leaves_none_open(

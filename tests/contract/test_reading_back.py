@@ -18,6 +18,7 @@ from safepulsar.errors import BrokerError, InvalidInput
 from safepulsar.message import Message, MessageId
 from safepulsar.testing import FakeBroker
 from tests.contract.systems import Call, FakeSystem, RealSystem, message, opened
+from tests.subprocesses import run_script
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -413,3 +414,52 @@ def test_a_client_that_closes_ends_the_reading(client: TransportClient, topic: s
     assert ended == ["AlreadyClosed"]
     with pytest.raises(BrokerError):
         client.last_message_ids(topic, timeout_seconds=_SECONDS)
+
+
+_SIBLINGS: Final = """
+import os, sys
+
+from safepulsar.broker.pulsar_client import connect
+from safepulsar.settings import ClientSettings
+
+url, topic = sys.argv[1:]
+
+
+def read(told, go_on):
+    client = connect(ClientSettings(url=url))
+    messages = client.read_back(topic, -1, None, timeout_seconds=20.0)
+    next(messages)
+    os.write(told, b"1")
+    os.read(go_on, 1)  # the reader stays open until both have one
+    count = 1 + sum(1 for _ in messages)
+    client.close()
+    return count
+
+
+told, tell = os.pipe()
+go_on, let_go = os.pipe()
+children = []
+for _ in range(2):
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            code = 0 if read(tell, go_on) == 3 else 2
+        finally:
+            os.write(tell, b"1")  # or the parent would wait for what failed
+            os._exit(code)
+    children.append(child)
+    os.read(told, 1)
+os.write(let_go, b"11")
+print([os.waitpid(child, 0)[1] for child in children])
+"""
+
+
+def test_forked_siblings_may_read_at_the_same_time(broker: Broker, topic: str) -> None:
+    """
+    The client library gives the readers of all children of one process the same names, and a name has one reader.
+    """
+    client = RealSystem(broker).connect()
+    sent(client, topic, "abc")
+    client.close()
+    assert run_script(_SIBLINGS, broker.url, topic, timeout_seconds=60).check() == "[0, 0]\n"

@@ -16,7 +16,7 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from safepulsar.metrics import Metrics
-from tests.deploy.prometheus_process import DEPLOY, PrometheusProcess, run
+from tests.deploy.prometheus_process import DEPLOY, PrometheusProcess, program, run
 from tests.waiting import wait_until
 from tools.dashboard_picture import draw
 
@@ -27,7 +27,17 @@ _ROOT: Final = Path(__file__).parents[2]
 _RULES: Final = DEPLOY / "prometheus" / "safepulsar.rules.yml"
 _DASHBOARD: Final[dict[str, Any]] = json.loads((DEPLOY / "grafana" / "safepulsar.json").read_text(encoding="utf-8"))
 _PANELS: Final = [panel for panel in _DASHBOARD["panels"] if panel["type"] != "row"]
-_EXPRESSIONS: Final = [target["expr"] for panel in _PANELS for target in panel["targets"]]
+_TARGETS: Final = [target for panel in _PANELS for target in panel["targets"]]
+_EXPRESSIONS: Final = [target["expr"] for target in _TARGETS]
+# What Grafana's own schema wants of the options of the panels that are used here.
+_OPTIONS: Final = {
+    "stat": {
+        *("colorMode", "graphMode", "justifyMode", "orientation", "percentChangeColorMode", "reduceOptions"),
+        *("showPercentChange", "textMode", "wideLayout"),
+    },
+    "timeseries": {"legend", "tooltip"},
+}
+_LEGEND: Final = {"calcs", "displayMode", "placement", "showLegend"}
 _METRIC: Final = re.compile(r"\bsafepulsar_[a-z_]+")
 _VALUES: Final = {"$__rate_interval": "10s", "$job": ".*", "$instance": ".*"}
 
@@ -87,23 +97,69 @@ def test_their_own_tools_find_nothing(name: str, command: tuple[str, ...], file:
 
 def test_every_alert_has_a_case() -> None:
     """
-    No alert is without a test that it is raised.
+    No alert is without a test that it is raised, and one at its threshold that it is not.
     """
     alerts = set(re.findall(r"- alert: (\w+)", _RULES.read_text()))
-    cases = _RULES.with_name("safepulsar.rules.test.yml").read_text()
+    cases, at_thresholds = _RULES.with_name("safepulsar.rules.test.yml").read_text().split("at every threshold")
     raised = {name for name in alerts if re.search(rf"alertname: {name}\n +exp_alerts:\n +- exp_labels", cases)}
     assert raised == alerts
-    assert len(alerts) >= 10
+    assert set(re.findall(r"alertname: (\w+), exp_alerts: \[\]", at_thresholds)) == alerts
+    assert alerts >= {
+        "SafepulsarErrorRate",
+        "SafepulsarBacklog",
+        "SafepulsarCpu",
+        "HostCpu",
+        "SafepulsarLanesPaused",
+        "SafepulsarStoreGrowing",
+        "SafepulsarStoreOld",
+    }
+
+
+@pytest.mark.parametrize(
+    ("expression", "changed"),
+    [
+        ("> 0.01", "> 0.0099"),
+        ("> 0.01", "> 0.03"),
+        (
+            '> 10000\n        labels: {severity: critical}\n        annotations:\n          summary: "{{ $labels.job',
+            None,
+        ),
+        ("> 0.85) and", "> 0.84) and"),
+        ('mode="idle"}[1m])) > 0.85', 'mode="idle"}[1m])) > 0.84'),
+        ("for: 5m", "for: 10m"),
+        ("sum by (job) (safepulsar_paused_lanes) > 0", "sum by (job) (safepulsar_paused_lanes) > 2"),
+        ('state="kept"}[10m])) > 0', 'state="kept"}[10m])) > 400'),
+        ("> 3600", "> 3599"),
+    ],
+)
+def test_their_cases_hold_each_threshold(tmp_path: Path, expression: str, changed: str | None) -> None:
+    """
+    With another threshold than the one that is documented, a case fails.
+    """
+    rules = _RULES.read_text()
+    assert expression in rules
+    other = expression.replace("10000", "9999") if changed is None else changed
+    (tmp_path / _RULES.name).write_text(rules.replace(expression, other))
+    cases = _RULES.with_name("safepulsar.rules.test.yml")
+    (tmp_path / cases.name).write_text(cases.read_text())
+    ended = subprocess.run(
+        [program("promtool"), "test", "rules", tmp_path / cases.name],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert ended.returncode == 1, ended.stdout
+    assert "FAILED" in ended.stdout + ended.stderr
 
 
 @pytest.mark.timeout(120)
 def test_every_query_of_the_dashboard_has_an_answer(prometheus: PrometheusProcess) -> None:
     """
-    None is refused, and none is empty: each names what the package really exports.
+    None is refused, and none is empty: each names what the package really exports, and its legend labels that it has.
     """
-    for expression in _EXPRESSIONS:
-        query = filled(expression)
+    for target in _TARGETS:
+        query = filled(target["expr"])
         wait_until(lambda query=query: bool(prometheus.query(query)), query, timeout_seconds=60)  # type: ignore[misc]
+        labels = set(re.findall(r"{{(\w+)}}", target["legendFormat"]))
+        assert all(labels <= series["metric"].keys() for series in prometheus.query(query)), query
 
 
 @pytest.mark.timeout(120)
@@ -171,7 +227,7 @@ def test_everything_that_is_exported_is_shown() -> None:
 
 def test_the_dashboard_is_well_formed() -> None:
     """
-    Panels don't overlap, each has a title, a description and a unit, and ids are unique.
+    Panels don't overlap, each has a title, a description, a unit, and the options of its kind, and ids are unique.
     """
     assert len({panel["id"] for panel in _DASHBOARD["panels"]}) == len(_DASHBOARD["panels"])
     taken: set[tuple[int, int]] = set()
@@ -184,4 +240,12 @@ def test_the_dashboard_is_well_formed() -> None:
     for panel in _PANELS:
         assert panel["title"]
         assert panel["description"].endswith(".")
-        assert panel["fieldConfig"]["defaults"]["unit"]
+        assert panel["fieldConfig"]["defaults"]["unit"] in {"short", "percentunit", "s", "ops", "bytes", "Bps"}
+        assert set(panel["options"]) == _OPTIONS[panel["type"]]
+        assert set(panel["options"].get("legend", _LEGEND)) == _LEGEND
+        assert {target["datasource"]["uid"] for target in panel["targets"]} == {"${datasource}"}
+        letters = [target["refId"] for target in panel["targets"]]
+        assert letters == ["A", "B", "C"][: len(letters)]
+    assert _DASHBOARD["schemaVersion"] == 39  # of Grafana 11; later ones take it, and rewrite it themselves
+    assert _DASHBOARD["uid"] == "safepulsar"
+    assert all({"text", "value"} <= set(variable["current"]) for variable in _DASHBOARD["templating"]["list"])

@@ -76,7 +76,7 @@ def numbers(broker: FakeBroker) -> list[int]:
     """
     The number that each message carries.
     """
-    return [int(message.properties[ID_PROPERTY]) for message in broker.messages("orders")]
+    return [int(message.properties[ID_PROPERTY].partition("-")[0]) for message in broker.messages("orders")]
 
 
 def test_each_message_carries_a_number_of_its_own(broker: FakeBroker, *, batches: bool) -> None:
@@ -323,6 +323,58 @@ def test_a_producer_name_has_one_sender(broker: FakeBroker, tmp_path: Path) -> N
         assert "another" in str(error.__cause__)
         claim.release()
         sender.send("orders", "2", deadline_seconds=LONG_SECONDS)
+
+
+def test_what_another_store_sent_under_the_name_is_not_taken_for_ours(
+    broker: FakeBroker, tmp_path: Path, *, batches: bool
+) -> None:
+    """
+    Two applications with one producer name and stores of their own, one after the other, have the same numbers.
+    """
+    path = tmp_path / "ours.db"
+    with once_sender(broker, SqliteFailedMessages(path), batches=batches) as sender:
+        sender.send("orders", "0")
+        broker.freeze()
+        handle = sender.submit("orders", "1")
+        wait_until(lambda: not any(queue.waiting for queue in sender._started().queues()), "it is on its way")
+        broker.fail_next_reads(1, "AuthorizationError")  # or closing would find it out
+        sender.close(0.0)
+    broker.forget_faults()
+    assert isinstance(handle.exception(), SendFailed)
+    broker.restart()
+    with once_sender(broker, SqliteFailedMessages(tmp_path / "theirs.db"), batches=batches) as theirs:
+        for text in "abc":
+            theirs.send("orders", text)
+    store = SqliteFailedMessages(path)
+    with once_sender(broker, store, batches=batches) as sender:
+        assert replay(store, sender).delivered == 1
+    assert payloads(broker) == ["0", "a", "b", "c", "1"]
+
+
+def test_rows_of_another_input_are_not_taken_for_ours(broker: FakeBroker, tmp_path: Path) -> None:
+    """
+    Two imports with one producer name, journals of their own and different inputs; the same input is the same rows.
+    """
+
+    def source(journal: str, fingerprint: str) -> DurableSource:
+        return DurableSource(
+            broker.url,
+            tmp_path / journal,
+            topic="orders",
+            producer_name="rows",
+            source=fingerprint,
+            registry=ClientRegistry(broker.connect),
+        )
+
+    with source("ours.db", "ours") as ours:
+        ours.submit(1, b"1")
+    with source("theirs.db", "theirs") as theirs:
+        theirs.submit(1, b"a")
+        theirs.submit(2, b"b")
+    with source("ours.db", "ours") as ours:
+        assert ours.submit(1, b"1") is None
+        assert ours.submit(2, b"2") is not None
+    assert payloads(broker) == ["1", "a", "b", "2"]
 
 
 def test_settings_that_do_not_go_together() -> None:

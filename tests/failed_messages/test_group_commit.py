@@ -218,6 +218,39 @@ def test_everybody_is_told_in_order_before_anybody_returns(writes: Writes, group
     assert events.index("told 5") < first_return
 
 
+def test_who_wakes_while_others_are_told_does_not_run_ahead(
+    writes: Writes, group_commit: GroupCommit[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    A thread that wakes by itself in the middle of the calls returns when its own has returned, and not before.
+    """
+    monkeypatch.setattr("safepulsar.failed_messages.group_commit._FORGOTTEN_SECONDS", 0.001)
+    returned = {item: threading.Event() for item in ("1", "2", "3")}
+    ahead: list[bool] = []
+
+    def tell(batch: Batch[str]) -> None:
+        (item,) = batch.items
+        if threading.current_thread() is not threads[item]:  # another one's call
+            ahead.append(returned[item].wait(0.2))
+
+    def commit(item: str) -> None:
+        group_commit.commit([item], tell)
+        returned[item].set()
+
+    threads = {item: threading.Thread(target=commit, args=(item,)) for item in returned}
+    writes.go_on.clear()
+    threads["1"].start()
+    assert writes.blocked.wait(10)
+    for place, item in enumerate(("2", "3"), 1):
+        threads[item].start()
+        wait_until(lambda place=place: len(group_commit._queue) == place, "it to wait")  # type: ignore[misc]  # its own
+    writes.go_on.set()
+    for thread in threads.values():
+        thread.join(10)
+        assert not thread.is_alive()
+    assert ahead == [False]
+
+
 @pytest.mark.parametrize("committed", [True, False])
 def test_who_is_interrupted_before_telling_leaves_that_to_the_next(
     writes: Writes, group_commit: GroupCommit[str], *, committed: bool

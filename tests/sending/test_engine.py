@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from safepulsar.sending import engine as engine_module
 from safepulsar.broker.outcomes import Phase
 from safepulsar.errors import SenderClosed, SendFailed
 from safepulsar.failed_messages import EVERYTHING, InMemoryFailedMessages, SqliteFailedMessages
 from safepulsar.message import Certainty, Fate
+from safepulsar.sending import engine as engine_module
 from safepulsar.settings import RetrySettings
 from safepulsar.testing import FakeBroker
 from tests.senders import LONG_SECONDS, TOPIC, Call, HangingStore, sender_of, within

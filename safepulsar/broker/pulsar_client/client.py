@@ -21,7 +21,7 @@ import _pulsar
 from safepulsar.broker.outcomes import Phase, classify
 from safepulsar.broker.pulsar_client.configuration import TokenSource, client_configuration, producer_configuration
 from safepulsar.broker.pulsar_client.native import OK, Answer, Closings, code_of, leak, quietly
-from safepulsar.broker.pulsar_client.partitions import PartitionedProducer
+from safepulsar.broker.pulsar_client.partitions import PartitionCounts, PartitionedProducer
 from safepulsar.broker.pulsar_client.producer import PulsarProducer
 from safepulsar.broker.pulsar_client.reader import last_message_id, read_back
 from safepulsar.broker.pulsar_client.schemas import both_versions
@@ -67,6 +67,7 @@ class PulsarClient:
         self._token = token
         self._timeout_seconds = settings.operation_timeout_seconds + _GRACE_SECONDS
         self._closings = Closings()
+        self._counts = PartitionCounts()
         # Re-entrant, because a signal handler may close in the middle of another call.
         self._lock = threading.RLock()  # guards _native and _late
         self._native: _pulsar.Client | None = native
@@ -96,9 +97,12 @@ class PulsarClient:
         if len(names) == 1:
             ((partition, name),) = names.items()
             (opened,) = self._open(native, settings, [name], deadline)
+            if partition >= 0:
+                self._counts.opened(topic, 1)
             return PulsarProducer(settings, opened, self._closings, partition)
         settings_of_one = PartitionedProducer.settings_of_one(settings)
         partitions = self._open(native, settings_of_one, list(names.values()), deadline)
+        self._counts.opened(topic, len(names))
         return PartitionedProducer(
             settings,
             [PulsarProducer(settings_of_one, each, self._closings, index) for index, each in enumerate(partitions)],

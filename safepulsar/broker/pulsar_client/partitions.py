@@ -7,7 +7,9 @@ splits batches, and its flush, router and sequence ids have hazards of their own
 
 from __future__ import annotations
 
+import logging
 import sys
+import threading
 from dataclasses import replace
 from itertools import count
 from typing import TYPE_CHECKING, Final
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
     from safepulsar.errors import BrokerError
     from safepulsar.message import MessageId, Outgoing
     from safepulsar.settings import ProducerSettings
+
+log = logging.getLogger("safepulsar")
 
 _UTF_16: Final = f"utf-16-{sys.byteorder[0]}e"  # without a byte order mark
 _MOST_SLOTS: Final = 65_536
@@ -34,6 +38,25 @@ def java_string_hash(text: str) -> int:
     return value & 0x7FFF_FFFF
 
 
+class PartitionCounts:
+    """
+    How many partitions each topic had when a producer was opened last: keys go elsewhere when it has others. Thread-safe.
+    """
+
+    def __init__(self) -> None:
+        self._counts: dict[str, int] = {}
+        self._lock = threading.Lock()  # guards it
+
+    def opened(self, topic: str, count: int) -> None:
+        """
+        A producer of a partitioned topic is open; tell the log if the one before it knew others.
+        """
+        with self._lock:
+            before, self._counts[topic] = self._counts.get(topic, count), count
+        if before != count:
+            log.warning("safepulsar.partitions_changed", extra={"topic": topic, "before": before, "now": count})
+
+
 class PartitionedProducer:
     """
     A `safepulsar.broker.transport.TransportProducer` of all partitions of a topic. Thread-safe as described there.
@@ -43,7 +66,8 @@ class PartitionedProducer:
     the deduplication that knows it. Messages with none of these take turns.
 
     One call carries one message: a batch is one entry of one partition, and the keys of several messages belong to
-    several. A topic that gets more partitions is seen by the next producer that is opened.
+    several. A topic that gets more partitions is seen by the next producer that is opened, and `PartitionCounts` tells of
+    it: so no key moves while anything of it is on its way.
 
     Attributes:
         settings: what it was made from.
@@ -61,6 +85,18 @@ class PartitionedProducer:
         # Which partition a slot waits for: the answer does not tell. By identity, as a slot is a dict filled by C.
         # Slots are read soon after they were sent, so the oldest of many is nobody's any more.
         self._partition_of: dict[int, TransportProducer] = {}
+
+    @property
+    def mark(self) -> str:
+        """
+        See `TransportProducer`; the same for each partition.
+        """
+        return self._partitions[0].mark
+
+    @mark.setter
+    def mark(self, mark: str) -> None:
+        for each in self._partitions:
+            each.mark = mark
 
     def __repr__(self) -> str:
         return f"<PartitionedProducer {self.name!r} of {self.settings.topic!r}, {len(self._partitions)} partitions>"

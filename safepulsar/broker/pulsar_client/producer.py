@@ -12,7 +12,7 @@ import _pulsar
 
 from safepulsar.broker.outcomes import Phase, classify
 from safepulsar.broker.pulsar_client.native import OK, code_of, leak
-from safepulsar.message import ID_PROPERTY, MessageId
+from safepulsar.message import ID_PROPERTY, MessageId, numbered
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -35,6 +35,7 @@ class PulsarProducer:
         settings: what it was made from.
         name: its producer name, given or chosen by the broker.
         batch_max_messages: as the settings say.
+        mark: see `TransportProducer`.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class PulsarProducer:
         self.settings = settings
         self.name = native.producer_name()
         self.batch_max_messages = settings.batch_max_messages
+        self.mark = ""
         self._closings = closings
         self._partition = partition
         # Re-entrant, because a signal handler may close in the middle of a close.
@@ -72,7 +74,7 @@ class PulsarProducer:
         if native is None:
             raise classify("AlreadyClosed", Phase.INLINE, self.settings.topic)
         # All are built before the first is handed over, so that one that can't be built leaves none behind.
-        built = _build(messages, self._next_id, recognised=self.settings.exactly_once)
+        built = _build(messages, self._next_id, self.mark if self.settings.exactly_once else None)
         if not built:
             raise classify("InvalidMessage", Phase.INLINE, self.settings.topic)
         if self._next_id is not None:
@@ -164,7 +166,7 @@ class PulsarProducer:
 
 
 def _build(  # noqa: C901  # field by field
-    messages: Iterable[Outgoing], next_id: int | None, *, recognised: bool
+    messages: Iterable[Outgoing], next_id: int | None, mark: str | None
 ) -> list[_pulsar.Message]:
     """
     Build the native messages; none if one can't be built.
@@ -186,12 +188,12 @@ def _build(  # noqa: C901  # field by field
                 builder.partition_key(key)
             if (key := message.ordering_key) is not None:
                 builder.ordering_key(key)
-            if (number := message.sequence_id) is not None and not recognised:
+            if (number := message.sequence_id) is not None and mark is None:
                 builder.sequence_id(number)
             elif next_id is not None:
                 builder.sequence_id(next_id + len(built))
-                if recognised:
-                    builder.property(ID_PROPERTY, str(number))
+                if mark is not None:
+                    builder.property(ID_PROPERTY, numbered(number or 0, mark))
             if (number := message.event_timestamp_ms) is not None:
                 builder.event_timestamp(number)
             if (number := message.deliver_at_ms) is not None:

@@ -8,6 +8,8 @@ What this relies on was measured with pulsar-client 3.13.0:
 - `read_next_async` answers before it returns if the message is in the reader's queue. With `read_next`, which gives up
   the interpreter's lock each time, reading takes longer.
 - A reader that starts behind a place that is gone, or in the middle of a batch, begins with the next message.
+- All children that are forked from one process name their readers alike, and a name has one reader at a time. pulsar-lite
+  remembers the names of those that were killed, with a place that it may never get over.
 - What is encrypted and cannot be decrypted comes with its id and properties, but a whole batch comes as one message.
 - pulsar-lite hands some messages to a reader a second time, or nothing any more in the middle of a topic; a new reader
   that starts there goes on. Now and then a reader begins at an earlier place than it was told. It calls asking about an
@@ -17,6 +19,7 @@ What this relies on was measured with pulsar-client 3.13.0:
 from __future__ import annotations
 
 import functools
+import secrets
 import time
 from typing import TYPE_CHECKING, Final
 
@@ -131,6 +134,7 @@ class _Reader:
         configuration = _pulsar.ReaderConfiguration()
         configuration.receiver_queue_size(_QUEUE_MESSAGES)
         configuration.start_message_id_inclusive(inclusive)
+        configuration.subscription_role_prefix(f"safepulsar-{secrets.token_hex(8)}")
         # What is encrypted comes as it is: properties never are. The other choice would be to wait for it for ever.
         configuration.crypto_failure_action(_pulsar.ConsumerCryptoFailureAction.CONSUME)
         try:
