@@ -19,12 +19,13 @@ from tests.history import History, Rules, What, assert_valid
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
     from types import TracebackType
 
     from typing_extensions import Self
 
-    from safepulsar import Counts, ReplayReport
+    from safepulsar import Certainty, Counts, FailedMessage, ReplayReport
     from tests.brokers import Broker, Record
     from tests.history import Report
 
@@ -35,6 +36,28 @@ _LATE_SECONDS: Final = 0.5  # for what a producer that was closed had sent, and 
 _RESUMED: Final = 200
 _IN_FLIGHT: Final = 1000  # while the broker is away no more than this piles up, which would only cost time
 _RESUME_SECONDS: Final = 40.0
+
+
+class _Store(SqliteFailedMessages):
+    """
+    Remembers what it was given: what it takes for delivered by now has no payload any more that could tell which it was.
+
+    Attributes:
+        given: by its id, whose message it is, and how certain.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.given: dict[int, tuple[str, Certainty]] = {}
+
+    def keep(self, messages: Sequence[FailedMessage]) -> list[int]:
+        """
+        As every store.
+        """
+        ids = super().keep(messages)
+        for number, message in zip(ids, messages, strict=True):
+            self.given[number] = identity_in(message.message.payload or b""), message.certainty
+        return ids
 
 
 class Trial:
@@ -62,7 +85,7 @@ class Trial:
         self.history = History()
         self.rng = random.Random(seed)  # noqa: S311  # guards nothing
         self.store_path = store
-        self.store = SqliteFailedMessages(store)
+        self.store = _Store(store)
         self._seed = seed
         self._opened = False
         self._closed = False
@@ -185,15 +208,19 @@ class Trial:
 
     def learn_from_store(self) -> None:
         """
-        Note what the store has and no caller was told, because its call was interrupted or could not wait for it.
+        Note what the store got and no caller was told, because its call was interrupted or could not wait for it.
 
-        Before a replay, which removes the messages.
+        Before a replay, which removes what another process has put there.
         """
         told = {event.identity for event in self.history.events() if event.what in _FATES}
-        for row in self.store.find():
-            identity = identity_in(row.message.payload or b"")
+        kept = {
+            row.id: (identity_in(row.message.payload or b""), row.certainty)
+            for row in self.store.find()
+            if row.id is not None
+        }
+        for number, (identity, certainty) in (self.store.given | kept).items():
             if identity not in told:
-                self.history.failed(identity, row.certainty, row.id)
+                self.history.failed(identity, certainty, number)
 
     def replay(self, settings: SenderSettings | None = None) -> ReplayReport:
         """
