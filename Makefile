@@ -12,6 +12,8 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 SOURCES := $(wildcard safepulsar tests tools examples benchmarks noxfile.py)
 ARGS :=
+# Tests run in so many processes, each with brokers of its own; 0 is none but pytest's own, as a debugger wants it.
+JOBS ?= 2
 
 .PHONY: help demo test test-unit test-broker soak hazards fmt lint type bench bench-check bench-pages nox clean
 
@@ -22,7 +24,7 @@ demo: $(READY) ## send real orders, kill the broker meanwhile, count what arrive
 	@$(BIN)/python -m examples.demo $(ARGS)
 
 test: $(READY) ## every test; those on a real Apache Pulsar where Java 17 and Maven are found
-	@$(BIN)/python -m pytest -q $(ARGS)
+	@$(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal $(ARGS)
 
 test-unit: $(READY) ## the tests that need no broker
 	@$(BIN)/python -m pytest -q -m 'not broker and not hazard' $(ARGS)

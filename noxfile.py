@@ -46,4 +46,4 @@ def tests(session: nox.Session) -> None:
     """
     session.install("--quiet", "--editable", ".[all,dev]")
     chosen = [] if session.python == FULL else ["-m", "not slow"]
-    session.run("python", "-m", "pytest", "-q", *chosen, *session.posargs)
+    session.run("python", "-m", "pytest", "-q", "-n", "2", "--dist", "worksteal", *chosen, *session.posargs)
