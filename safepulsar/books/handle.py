@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     # A thread's lock to release, a coroutine's loop and future to resolve, or a callback.
     Watcher: TypeAlias = "threading.Lock | tuple[AbstractEventLoop, Future[None]] | Callable[[SendHandle], object]"
 
+now = time.monotonic  # the clock of deadlines
 _KEEP_SECONDS = 10.0  # how long whoever needs every fate waits for the store
 GRACE_SECONDS = 0.2  # beyond the deadline, for keeping a failed message
 _LONGEST_SECONDS = 365 * 86_400.0  # what the timers of every system take
@@ -332,10 +333,3 @@ class SendHandle:
         with self._queue.ledger.lock:
             if self._state != State.FINAL and self._watchers is not None and watcher in self._watchers:
                 self._watchers.remove(watcher)
-
-
-def now() -> float:
-    """
-    The clock of deadlines: seconds that never go back.
-    """
-    return time.monotonic()

@@ -14,7 +14,7 @@ from safepulsar.books.handle import SendHandle, State, now
 from safepulsar.books.observers import Observers
 from safepulsar.books.worker import Worker
 from safepulsar.errors import BrokerError, SafePulsarError, SenderClosed, SendFailed, StoreError
-from safepulsar.message import Attempt, Certainty, FailedMessage, Fate, MessageId
+from safepulsar.message import Attempt, Certainty, FailedMessage, MessageId
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -201,7 +201,7 @@ class Keeper:
                 self._ledger.not_kept += handle._failed_id is None and not message.in_outbox
             size = sum(message.handle.size_bytes for message in given_up)
             handles = [message.handle for message in given_up]
-            self._ledger.settle_locked(Fate.FAILED, len(handles), size)
+            self._ledger.settle_locked(size, failed=len(handles))
         tell(handles, self._callbacks)
         self.observers.failed(zip(handles, failures, strict=True))
 

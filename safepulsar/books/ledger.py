@@ -15,7 +15,6 @@ from safepulsar.settings import WhenFull
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from safepulsar.message import Fate
     from safepulsar.settings import SenderSettings
 
 
@@ -171,19 +170,17 @@ class Ledger:
         """
         self._wait_locked(deadline - now())
 
-    def settle_locked(self, fate: Fate, count: int, size_bytes: int) -> None:
+    def settle_locked(self, size_bytes: int, *, delivered: int = 0, duplicate: int = 0, failed: int = 0) -> None:
         """
-        Book `count` messages that just became final, with `size_bytes` together.
+        Book so many messages that just became final, with `size_bytes` together.
         """
-        self.in_flight -= count
+        self.in_flight -= delivered + duplicate + failed
         self.in_flight_bytes -= size_bytes
-        if fate.value == "DELIVERED":
-            self.delivered += count
-        elif fate.value == "DUPLICATE":
-            self.duplicate += count
-        else:
-            self.failed += count
-        self.changed_locked()
+        self.delivered += delivered
+        self.duplicate += duplicate
+        self.failed += failed
+        if self._waiters:
+            self.changed_locked()
 
     def changed_locked(self) -> None:
         """

@@ -66,7 +66,7 @@ class Borrower:
             with queue.ledger.lock:
                 if not queue.waiting:
                     return None
-                left = max(handle._deadline for handle in (queue.waiting[0], queue.waiting[-1])) - now()
+                left = max(queue.waiting[0]._deadline, queue.waiting[-1]._deadline) - now()
             started, began = time.time(), now()
             try:
                 return self._lease(max(0.0, left))

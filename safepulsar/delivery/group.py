@@ -21,7 +21,7 @@ from safepulsar.books.handle import SendHandle, State, now
 from safepulsar.books.keeper import GivenUp
 from safepulsar.broker.outcomes import Phase, classify
 from safepulsar.errors import BrokerError, SafePulsarError
-from safepulsar.message import Attempt, Fate, MessageId
+from safepulsar.message import Attempt, MessageId
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -49,6 +49,7 @@ class Delivery:
     Attributes:
         group: the messages, in order.
         lease: of the producer that sends them.
+        batched: whether a flush, or a message handed over by somebody else, could come into the middle of a batch.
         failed: batches with an error, in order.
         unsent: the rest of the group, behind a batch that was refused.
         waiting: how many threads and coroutines waited for the acknowledged ones.
@@ -59,6 +60,7 @@ class Delivery:
         self.group = group
         self.lease = lease
         self.producer = lease.producer
+        self.batched = self.producer.batch_max_messages > 1
         self.failed: list[tuple[Sequence[SendHandle], BrokerError]] = []
         self.unsent: Sequence[SendHandle] = ()
         self.waiting = 0
@@ -218,10 +220,11 @@ class Delivery:
         self._errors.update((id(handle), error) for handle in batch)
 
     def _batches(self) -> Iterable[Sequence[SendHandle]]:
-        most = self.producer.batch_max_messages
         alone = self._queue.alone
-        if most > 1 and not alone:
-            return self._cut(most, self.producer.settings.batch_max_bytes)
+        if len(self.group) == 1 and not alone:
+            return (self.group,)
+        if self.batched and not alone:
+            return self._cut(self.producer.batch_max_messages, self.producer.settings.batch_max_bytes)
         self._queue.alone = max(0, alone - len(self.group))
         return ((handle,) for handle in self.group)
 
@@ -248,13 +251,6 @@ class Delivery:
 
     # -- the same thread -------------------------------------------------------------------------------------
 
-    @property
-    def batched(self) -> bool:
-        """
-        Whether a flush, or a message handed over by somebody else, could come into the middle of a batch.
-        """
-        return self.producer.batch_max_messages > 1
-
     def wait(self) -> None:
         """
         Wait until every batch is answered: with the turn if it is `batched`, or else without.
@@ -266,8 +262,13 @@ class Delivery:
         pause = _FIRST_LOOK_SECONDS
         while True:
             self.producer.flush()
-            if all(slot for _, slot in self._sent) or self._open == 0:
-                break
+            for _, slot in self._sent:
+                if not slot:
+                    break
+            else:
+                return
+            if self._open == 0:
+                return
             time.sleep(pause)
             pause = min(pause * 2, _LAST_LOOK_SECONDS)
 
@@ -287,6 +288,10 @@ class Delivery:
             elif len(batch) > 1 and answer.batch_index != len(batch) - 1:
                 log.error("safepulsar.batch_split", extra={"topic": self._queue.topic, "messages": len(batch)})
                 self._fail(batch, classify("BatchSplit", Phase.LATER, self._queue.topic))
+            elif answer.ledger_id < 0 and self._queue.exactly_once is not None:
+                # The library has connected again and sent once more. What the broker has under these ids may be another
+                # producer's that had the name meanwhile, so this is no answer: it is looked for.
+                self._fail(batch, classify("Disconnected", Phase.LATER, self._queue.topic))
             else:
                 acknowledged.append((batch, answer))
         self.failed += refused
@@ -320,8 +325,7 @@ class Delivery:
                     duplicates += len(done) - before
             if self._queue.outbox is not None:
                 self._queue.outbox.final_locked(handle.sequence_id or 0 for handle in done)
-            ledger.settle_locked(Fate.DUPLICATE, duplicates, 0)
-            ledger.settle_locked(Fate.DELIVERED, len(done) - duplicates, size)
+            ledger.settle_locked(size, delivered=len(done) - duplicates, duplicate=duplicates)
             self._open -= len(done)
         self.waiting = tell(done, self._queue.callbacks)
         self._queue.keeper.observers.delivered(self._queue.topic, done, duplicates)

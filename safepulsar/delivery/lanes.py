@@ -232,10 +232,11 @@ class LaneStops:
         Whether `sweep_locked` at `moment` would find anything.
         """
         # In C: with a full queue this is most of what the watch does.
-        first = min(map(_DEADLINE, self._queue.waiting), default=moment + 1)
-        return first <= moment or any(
-            handle._deadline <= moment for stop in self.stops.values() for handle in stop.behind
-        )
+        if min(map(_DEADLINE, self._queue.waiting), default=moment + 1) <= moment:
+            return True
+        if not self.stops:
+            return False
+        return any(handle._deadline <= moment for stop in self.stops.values() for handle in stop.behind)
 
     def _take_out(self, handle: SendHandle, cause: SafePulsarError) -> GivenUp:
         handle._state = State.FAILING

@@ -23,6 +23,9 @@ class RateLimit:
         messages_per_second: None does not limit messages.
         bytes_per_second: None does not limit bytes.
         clock: seconds, never going back.
+
+    Attributes:
+        limits: whether anything is limited at all.
     """
 
     _BURST_SECONDS = 0.1
@@ -34,17 +37,11 @@ class RateLimit:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._rates = (messages_per_second, bytes_per_second)
+        self.limits = self._rates != (None, None)
         self._clock = clock
         self._lock = threading.Lock()  # guards _free_at
         start = clock() - self._BURST_SECONDS
         self._free_at = [start, start]  # when everything taken so far is paid for, per rate
-
-    @property
-    def limits(self) -> bool:
-        """
-        Whether anything is limited at all.
-        """
-        return self._rates != (None, None)
 
     def largest_burst(self) -> int | None:
         """

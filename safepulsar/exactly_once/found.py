@@ -7,7 +7,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from safepulsar.books.handle import State, now
-from safepulsar.message import Fate, MessageId
+from safepulsar.message import MessageId
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -46,7 +46,7 @@ class Found:
             for handle in known:
                 handle._message_id, handle._index, handle._final_at = _DUPLICATE, -1, moment
                 handle._state = State.FINAL
-            queue.ledger.settle_locked(Fate.DUPLICATE, len(known), sum(handle.size_bytes for handle in known))
+            queue.ledger.settle_locked(sum(handle.size_bytes for handle in known), duplicate=len(known))
             if queue.outbox is not None:
                 queue.outbox.final_locked(handle.sequence_id or 0 for handle in known if handle._failed_id is None)
         return known

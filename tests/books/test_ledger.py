@@ -47,7 +47,7 @@ def _accept(ledger: Ledger, size_bytes: int = 1, *, deadline_seconds: float = 0.
 
 def _settle(ledger: Ledger, fate: Fate = Fate.DELIVERED, *, count: int = 1, size_bytes: int = 1) -> None:
     with ledger.lock:
-        ledger.settle_locked(fate, count, size_bytes)
+        ledger.settle_locked(size_bytes, **{fate.value.lower(): count})
 
 
 def _wait_for_accepted(ledger: Ledger, count: int) -> None:
