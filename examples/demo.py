@@ -1,11 +1,11 @@
 """
-The main job, live: real orders through a broker that is killed in the middle, and every one of them accounted for.
+The main job, live: real orders through a shop whose broker is killed in the middle, and every one of them accounted for.
 
     make demo
 
-Eight threads send about 7,000 purchases of the CDNOW data (Fader and Hardie), each customer's in order. A third of
-the way the broker is killed (-9), and started again on the same data. At the end the topic is read back from its
-first message, and the table says what is really in it.
+Eight clients place about 7,000 purchases of the CDNOW data (Fader and Hardie) in the shop of 10_shop_fastapi.py, over HTTP,
+each customer's in order. A third of the way they kill its broker (-9) by the page's own button, and revive it. At the end
+the topic is read back from its first message, and the table says what is really in it.
 """
 
 from __future__ import annotations
@@ -13,44 +13,39 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-import logging
+import signal
 import sys
-import tempfile
 import threading
 import time
 from collections import Counter, defaultdict
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pulsar
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from safepulsar import (
-    ClientSettings,
-    RetryingSender,
-    SenderSettings,
-    SendFailed,
-    SendHandle,
-    SqliteFailedMessages,
-    TopicSettings,
-    replay,
-)
-from safepulsar.local_broker import LocalBroker, start_broker
+from examples.shop import TOPIC
+from examples.shop.client import Client
+from examples.shop.process import ShopProcess
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 ORDERS = Path(__file__).parent / "data" / "cdnow_orders.csv"
-TOPIC = "orders"
-THREADS = 8
+CLIENTS = 8
 DOWN_SECONDS = 1.0
-# Each customer's orders in order, each in the topic once: what is in doubt when the broker dies is read back from it.
-SETTINGS = SenderSettings(topics={TOPIC: TopicSettings(producer_name="shop", exactly_once=True)})
+SETTLE_SECONDS = 60.0  # until every order has its fate
 IDLE_MS = 2000  # the topic counts as read to its end when nothing more comes for so long
+STOPPED = 130  # as a shell has it
 
 NEXT = (
+    (
+        ".venv/bin/python -m examples.10_shop_fastapi",
+        "the shop, for your browser at http://127.0.0.1:8000: place orders, kill its broker, see each order's fate",
+    ),
     (".venv/bin/safepulsar broker --data demo-data", "such a broker for you, until Ctrl-C"),
     (
         ".venv/bin/safepulsar send orders examples/data/cdnow_orders.csv --key-field customer_id",
@@ -60,7 +55,8 @@ NEXT = (
     ("less README.md", "three lines for your own code"),
 )
 
-Order = dict[str, str]
+Purchase = dict[str, str]  # a row of the file
+Message = dict[str, Any]  # as the shop sends it: number, customer, …
 
 
 def main() -> int:
@@ -68,25 +64,25 @@ def main() -> int:
     Run the demonstration; 0 if nothing was lost, duplicated or reordered.
     """
     parser = argparse.ArgumentParser(prog="make demo", description=__doc__.split("\n\n")[0])
-    parser.add_argument("--orders", type=int, default=None, help="send only the first N orders")
+    parser.add_argument("--orders", type=int, default=None, help="place only the first N orders")
     parser.add_argument("--no-kill", action="store_true", help="leave the broker alone")
     arguments = parser.parse_args()
     console = Console()
-    logging.getLogger("safepulsar").addHandler(logging.NullHandler())  # the table says it all
     with ORDERS.open(encoding="utf-8", newline="") as file:
-        orders = list(csv.DictReader(file))[: arguments.orders]
-    with (
-        tempfile.TemporaryDirectory(prefix="safepulsar-demo-") as folder,
-        start_broker(Path(folder) / "broker") as broker,
-    ):
-        console.print(f"a broker of its own at [bold]{broker.url}[/], {len(orders)} orders, {THREADS} threads")
-        # The client library's complaints about the dead broker would run through the progress bar.
-        client = ClientSettings(url=broker.url, log_file=str(Path(folder) / "client.log"))
-        with SqliteFailedMessages(Path(folder) / "store" / "failed.db") as store:
-            handles = send_all(orders, client, store, console, None if arguments.no_kill else broker)
-            replayed = send_what_was_kept(client, store)
-            found = read_back(broker.url)
-    verdict = show(orders, handles, replayed, found, console)
+        purchases = list(csv.DictReader(file))[: arguments.orders]
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with ShopProcess() as shop:
+            console.print(f"a shop at [bold]http://{shop.address}[/], its broker at [bold]{shop.broker_url}[/]")
+            console.print(f"{len(purchases)} orders from {CLIENTS} clients")
+            placed = place_all(purchases, shop.address, console, kill=not arguments.no_kill)
+            with Client(shop.address) as client:
+                counts = client.counts()
+            found = read_back(shop.broker_url)
+    except KeyboardInterrupt:
+        console.print("[red]stopped[/]; the shop and its broker are ended")
+        return STOPPED
+    verdict = show(placed, counts, found, console)
     console.print("\nwhat to try next:")
     for command, what in NEXT:
         console.print(f"  [bold]{command}[/]", highlight=False, soft_wrap=True)
@@ -94,69 +90,78 @@ def main() -> int:
     return verdict
 
 
-def send_all(
-    orders: Sequence[Order],
-    client: ClientSettings,
-    store: SqliteFailedMessages,
-    console: Console,
-    victim: LocalBroker | None,
-) -> list[SendHandle]:
+def place_all(purchases: Sequence[Purchase], address: str, console: Console, *, kill: bool) -> list[int]:
     """
-    Send from eight threads, each with its own customers, and kill the broker when a third is accepted.
+    Place all from eight clients, each with its own customers, and return their numbers once every one has its fate.
     """
-    handles: list[SendHandle] = []  # appended to by all threads: one list, whose append is atomic
-    third = threading.Event()
+    placed: list[int] = []  # appended to by all threads: one list, whose append is atomic
+    stop = threading.Event()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with (
-        RetryingSender(client, failed_messages=store, settings=SETTINGS) as sender,
+        ThreadPoolExecutor(CLIENTS + 1) as pool,
         Progress(*columns, console=console) as progress,
+        Client(address) as client,
     ):
-        bar = progress.add_task("sending", total=len(orders))
-
-        def work(number: int) -> None:
-            for order in orders:
-                if int(order["customer_id"]) % THREADS != number:
-                    continue
-                handles.append(sender.submit(TOPIC, dict(order), ordering_key=order["customer_id"]))
-                progress.update(bar, completed=sum_done(sender))
-                if len(handles) > len(orders) / 3:
-                    third.set()
-                time.sleep(0.002)  # a shop, not a benchmark
-
-        threads = [threading.Thread(target=work, args=(number,)) for number in range(THREADS)]
-        for thread in threads:
-            thread.start()
-        if victim is not None:
-            third.wait()
-            victim.kill()
-            progress.console.print(f"[red]the broker is killed[/] (-9) after {len(handles)} accepted orders")
-            time.sleep(DOWN_SECONDS)
-            victim.start()
-            progress.console.print("[green]the broker is back[/] on the same data")
-        for thread in threads:
-            thread.join()
-        sender.flush()
-        progress.update(bar, completed=sum_done(sender))
-    return handles
+        bar = progress.add_task("delivered", total=len(purchases))
+        try:
+            shares = [[each for each in purchases if int(each["customer_id"]) % CLIENTS == n] for n in range(CLIENTS)]
+            running = {pool.submit(place, share, address, placed, stop) for share in shares}
+            if kill:
+                third = len(purchases) // 3
+                running.add(pool.submit(kill_and_revive, third, address, placed, stop, progress.console))
+            while running:
+                done, running = wait(running, 0.1, FIRST_EXCEPTION)
+                for each in done:
+                    each.result()
+                progress.update(bar, completed=client.counts()["delivered"])
+            for delivered in settling(client):
+                progress.update(bar, completed=delivered)
+        finally:
+            stop.set()
+    return placed
 
 
-def sum_done(sender: RetryingSender) -> int:
+def place(purchases: Sequence[Purchase], address: str, placed: list[int], stop: threading.Event) -> None:
     """
-    How many accepted messages have their fate.
+    One client: place the orders, each when the one before was answered, and add their numbers to `placed`.
     """
-    counts = sender.stats().counts
-    return counts.accepted - counts.in_flight
+    with Client(address) as client:
+        for purchase in purchases:
+            if stop.is_set():
+                return
+            number = client.place(purchase["customer_id"], int(purchase["quantity"]), purchase["amount"])
+            placed.append(number)
 
 
-def send_what_was_kept(client: ClientSettings, store: SqliteFailedMessages) -> int:
+def kill_and_revive(enough: int, address: str, placed: Sequence[int], stop: threading.Event, console: Console) -> None:
     """
-    Replay the store; usually nothing is in it, because the broker came back before the deadlines.
+    Press the button once so many are placed, and again a second later.
     """
-    with RetryingSender(client, failed_messages=store, settings=SETTINGS) as sender:
-        return replay(store, sender).delivered
+    with Client(address) as client:
+        while len(placed) < enough:
+            if stop.wait(0.005):
+                return
+        client.kill_broker()
+        console.print(f"[red]the broker is killed[/] (-9) after {len(placed)} accepted orders")
+        stop.wait(DOWN_SECONDS)
+        client.start_broker()
+        console.print("[green]the broker is back[/] on the same data")
 
 
-def read_back(url: str) -> list[Order]:
+def settling(client: Client) -> Iterator[int]:
+    """
+    Yield how many are delivered, until none waits and none is kept: those are sent again once the broker is well.
+    """
+    until = time.monotonic() + SETTLE_SECONDS
+    while time.monotonic() < until:
+        counts = client.counts()
+        yield counts["delivered"]
+        if counts["waiting"] == counts["kept"] == 0:
+            return
+        time.sleep(0.1)
+
+
+def read_back(url: str) -> list[Message]:
     """
     Everything that is in the topic, in its order.
 
@@ -164,7 +169,7 @@ def read_back(url: str) -> list[Order]:
     """
     client = pulsar.Client(url, logger=pulsar.FileLogger(pulsar.LoggerLevel.Error, "/dev/null"))
     reader = client.create_reader(TOPIC, pulsar.MessageId.earliest)
-    found: dict[str, Order] = {}
+    found: dict[str, Message] = {}
     try:
         while True:
             message = reader.read_next(IDLE_MS)
@@ -175,24 +180,21 @@ def read_back(url: str) -> list[Order]:
         client.close()
 
 
-def show(
-    orders: Sequence[Order], handles: Sequence[SendHandle], replayed: int, found: Sequence[Order], console: Console
-) -> int:
+def show(placed: Sequence[int], counts: dict[str, int], found: Sequence[Message], console: Console) -> int:
     """
     Print what became of the orders, by what the topic holds.
     """
-    kept = sum(isinstance(handle.exception(), SendFailed) for handle in handles)
-    seen = Counter(order["order_id"] for order in found)
-    lost = sum(order["order_id"] not in seen for order in orders)
+    seen = Counter(order["number"] for order in found)
+    lost = sum(number not in seen for number in placed)
     twice = sum(count - 1 for count in seen.values())
     wrong = out_of_order(found)
     table = Table(title="what the topic holds", title_justify="left", show_header=False)
     table.add_column(justify="left")
     table.add_column(justify="right")
     for label, number, good in (
-        ("accepted", len(handles), True),
-        ("delivered", len(handles) - kept, True),
-        ("kept and replayed", replayed, replayed == kept),
+        ("accepted", len(placed), True),
+        ("delivered", counts["delivered"], counts["delivered"] == len(placed)),
+        ("kept and replayed", counts["replayed"], True),
         ("lost", lost, lost == 0),
         ("duplicated", twice, twice == 0),
         ("out of order per customer", wrong, wrong == 0),
@@ -202,20 +204,22 @@ def show(
     return 0 if lost == twice == wrong == 0 else 1
 
 
-def out_of_order(found: Sequence[Order]) -> int:
+def out_of_order(found: Sequence[Message]) -> int:
     """
-    Orders whose first copy stands behind a later one of the same customer; the file's order is the true one.
+    Orders whose first copy stands behind a later one of the same customer.
+
+    A customer's numbers rise: each order was placed when the one before was answered.
     """
     last: dict[str, int] = defaultdict(int)
     seen: set[int] = set()
     wrong = 0
     for order in found:
-        number = int(order["order_id"])
+        number = order["number"]
         if number in seen:
             continue
         seen.add(number)
-        wrong += number < last[order["customer_id"]]
-        last[order["customer_id"]] = max(last[order["customer_id"]], number)
+        wrong += number < last[order["customer"]]
+        last[order["customer"]] = max(last[order["customer"]], number)
     return wrong
 
 

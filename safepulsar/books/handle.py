@@ -320,6 +320,8 @@ class SendHandle:
             if self._watchers is None:
                 self._watchers = []
             self._watchers.append(watcher)
+            if self._state == State.QUEUED:
+                queue.crew.hurry_locked()
             return True
 
     def _forked(self) -> ForkedProcess:

@@ -151,7 +151,10 @@ class Borrower:
         with queue.ledger.lock:
             moment = now()
             self._failures.append((moment, attempt))
-            while queue.waiting:
+            if queue.flying:
+                # What was handed over before may still come to the store, and must not stand behind these there.
+                delay = _PAUSE_SECONDS
+            while queue.waiting and delay is None:
                 head = queue.waiting[0]
                 if head._state != State.QUEUED:  # cancelled
                     queue.waiting.popleft()

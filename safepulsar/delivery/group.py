@@ -20,11 +20,12 @@ from safepulsar.books.callbacks import tell
 from safepulsar.books.handle import SendHandle, State, now
 from safepulsar.books.keeper import GivenUp
 from safepulsar.broker.outcomes import Phase, classify
+from safepulsar.delivery.lanes import late_because
 from safepulsar.errors import BrokerError, SafePulsarError
 from safepulsar.message import Attempt, MessageId
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
     from safepulsar.broker.producer_pool import Lease
     from safepulsar.broker.transport import Slot
@@ -157,19 +158,17 @@ class Delivery:
 
     # -- with the ledger's lock held, by the watch -----------------------------------------------------------
 
-    def expire_locked(self, moment: float, reason: SafePulsarError, *, everything: bool) -> list[GivenUp]:
+    def expire_locked(self, late: Collection[int], reason: SafePulsarError, *, everything: bool) -> list[GivenUp]:
         """
-        Give up what is past its deadline: it was handed over, so it may be stored, unless more is known by now.
+        Give up what is late: it was handed over, so it may be stored, unless more is known by now.
         """
-        late = [
-            handle
-            for handle in self.group
-            if handle._state == State.HANDED_OVER and (everything or handle._deadline <= moment)
+        over = [
+            handle for handle in self.group if handle._state == State.HANDED_OVER and (everything or id(handle) in late)
         ]
-        for handle in late:
+        for handle in over:
             handle._state = State.FAILING
-        self._open -= len(late)
-        return [GivenUp(handle, reason, self._attempts(handle, reason)) for handle in late]
+        self._open -= len(over)
+        return [GivenUp(handle, late_because(handle, reason), self._attempts(handle, reason)) for handle in over]
 
     def abandoned_locked(self) -> bool:
         """

@@ -13,13 +13,13 @@ from enum import Enum
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
-from safepulsar.books.handle import State
+from safepulsar.books.handle import State, now
 from safepulsar.books.keeper import GivenUp
 from safepulsar.errors import BrokerError, DeadlineExceeded, LanePaused, SafePulsarError, SenderClosed
 from safepulsar.settings import LanePolicy
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from safepulsar.books.handle import SendHandle
     from safepulsar.delivery.send_queue import SendQueue
@@ -133,9 +133,15 @@ class LaneStops:
     def _key(self, handle: SendHandle) -> str | None:
         return "" if self.one else handle.ordering_key
 
+    def stopping(self, handle: SendHandle) -> str | None:
+        """
+        The lane that stops should this message fail, None if none does.
+        """
+        return None if self._policy is LanePolicy.SKIP else self._key(handle)
+
     def admit_locked(self, handle: SendHandle, stop: Stop) -> GivenUp | None:
         """
-        None if the message may wait behind `stop`; or that it goes to the store.
+        None if the message may wait behind `stop`, or in the line; or that it goes to the store.
 
         Raises:
             LanePaused: the lane takes none.
@@ -144,6 +150,8 @@ class LaneStops:
             return None
         error = self.paused(stop)
         if self._policy is LanePolicy.PARK:
+            if self._key(handle) in self._open_lanes():  # it is parked from the line, once that is known
+                return None
             stop.parked += 1
             return GivenUp(handle, error)
         raise error
@@ -154,6 +162,8 @@ class LaneStops:
 
         Interrupted in between it is in both lines, and whoever takes it from one leaves it alone in the other.
         """
+        if self._policy is not LanePolicy.BLOCK:
+            return
         if self.stops.get(self._key(handle) or "") is stop and self._queue.waiting[-1] is handle:
             stop.behind.append(handle)
             self._queue.waiting.pop()
@@ -182,31 +192,60 @@ class LaneStops:
         for key, failed_message_id in kept.items():
             self.stops.setdefault(key, Stop("KeptBefore", failed_message_id=failed_message_id))
 
+    def late_locked(self, moment: float) -> set[int]:
+        """
+        By their ids, the handles that are to be given up at `moment`: their deadline is over, or that of one behind them.
+
+        What a message leaves in the store stands behind what was left before. So one whose lane is to stop does not go
+        there while another of its lane, accepted earlier, may come there later.
+        """
+        queue = self._queue
+        lines = [*(each.group for each in queue.flying), queue.waiting]
+        lines += [stop.behind for stop in self.stops.values() if stop.behind]
+        # In C: with a full queue this is most of what the watch does.
+        if min((min(map(_DEADLINE, line), default=moment + 1) for line in lines), default=moment + 1) > moment:
+            return set()
+        late: set[int] = set()
+        lanes: set[str] = set()
+        for line in reversed(lines):
+            for handle in reversed(line):
+                if handle._state > State.HANDED_OVER:
+                    continue
+                key = self.stopping(handle)
+                if handle._deadline <= moment:
+                    late.add(id(handle))
+                    if key is not None:
+                        lanes.add(key)
+                elif key in lanes:
+                    late.add(id(handle))
+        return late
+
     def sweep_locked(
-        self, moment: float | None = None, reason: SafePulsarError | None = None, *, everything: bool = False
+        self, late: Collection[int] = (), reason: SafePulsarError | None = None, *, everything: bool = False
     ) -> list[GivenUp]:
         """
-        Take out of the waiting line, in its order, what is past its deadline and what stands behind that in its lane.
+        Take out of the waiting line, in its order, what is late and what stands behind that in its lane.
 
         Args:
-            moment: deadlines up to here are over; None looks at lanes alone.
+            late: see `late_locked`.
             reason: why those are given up.
             everything: give up all, and what blocked lanes hold; no lane stops, because nothing comes after.
         """
         queue = self._queue
         reason = reason or DeadlineExceeded("the deadline passed")
+        unsettled = frozenset() if everything or not self.stops else self._open_lanes()
         given_up: list[GivenUp] = []
         on: deque[SendHandle] = deque()
         for handle in queue.waiting:
             if handle._state != State.QUEUED:  # cancelled
                 continue
-            if everything or (moment is not None and handle._deadline <= moment):
-                given_up.append(self._take_out(handle, reason))
+            if everything or id(handle) in late:
+                given_up.append(self._take_out(handle, late_because(handle, reason)))
                 if not everything:
                     self._stop_locked(handle, reason)
                 continue
             stop = self.stop_of(handle)
-            if stop is None:
+            if stop is None or self._key(handle) in unsettled:
                 on.append(handle)
             elif self._policy is LanePolicy.BLOCK:
                 stop.behind.append(handle)
@@ -216,27 +255,25 @@ class LaneStops:
         queue.waiting.extend(on)
         for stop in self.stops.values():
             if stop.behind:
-                late = [
-                    each
-                    for each in stop.behind
-                    if each._state == State.QUEUED and (everything or (moment is not None and each._deadline <= moment))
+                over = [
+                    each for each in stop.behind if each._state == State.QUEUED and (everything or id(each) in late)
                 ]
-                given_up += [self._take_out(each, reason) for each in late]
+                given_up += [self._take_out(each, late_because(each, reason)) for each in over]
                 still = [each for each in stop.behind if each._state == State.QUEUED]
                 stop.behind.clear()
                 stop.behind.extend(still)
         return given_up
 
-    def late_locked(self, moment: float) -> bool:
+    def _open_lanes(self) -> Collection[str | None]:
         """
-        Whether `sweep_locked` at `moment` would find anything.
+        The lanes of what was handed over and has no fate: should it come to the store, it stands before what waits.
         """
-        # In C: with a full queue this is most of what the watch does.
-        if min(map(_DEADLINE, self._queue.waiting), default=moment + 1) <= moment:
-            return True
-        if not self.stops:
-            return False
-        return any(handle._deadline <= moment for stop in self.stops.values() for handle in stop.behind)
+        return {
+            self._key(handle)
+            for delivery in self._queue.flying
+            for handle in delivery.group
+            if handle._state == State.HANDED_OVER
+        }
 
     def _take_out(self, handle: SendHandle, cause: SafePulsarError) -> GivenUp:
         handle._state = State.FAILING
@@ -248,14 +285,8 @@ class LaneStops:
 
         One that came from the store is its replay's, which stops by itself.
         """
-        key = self._key(handle)
-        if (
-            key is None
-            or self._policy is LanePolicy.SKIP
-            or key in self.stops
-            or handle._failed_id is not None
-            or isinstance(cause, SenderClosed)
-        ):
+        key = self.stopping(handle)
+        if key is None or key in self.stops or handle._failed_id is not None or isinstance(cause, SenderClosed):
             return False
         self.stops[key] = Stop(cause.code if isinstance(cause, BrokerError) else type(cause).__name__, handle)
         return True
@@ -315,3 +346,12 @@ class LaneStops:
                 )
             )
         return lanes
+
+
+def late_because(handle: SendHandle, reason: SafePulsarError) -> SafePulsarError:
+    """
+    Why a late message is given up, which may be for the sake of one behind it; see `LaneStops.late_locked`.
+    """
+    if isinstance(reason, DeadlineExceeded) and handle._deadline > now():
+        return DeadlineExceeded("the deadline of a message behind it in its lane passed")
+    return reason

@@ -70,7 +70,7 @@ def recover(queue: SendQueue, deliveries: Sequence[Delivery], result: Recovered)
                 # Surely not stored, for one of them, or because together they are too big: one by one shows which.
                 queue.alone += len(batch)
                 _put_back(queue, [handle for handle in batch if id(handle) not in overtaken], result)
-                _give_up(queue, delivery, [handle for handle in batch if id(handle) in overtaken], error)
+                _give_up(queue, delivery, [handle for handle in batch if id(handle) in overtaken], error, result)
             else:
                 _retry_or_give_up(queue, delivery, batch, error, overtaken, result)
         _put_back(queue, delivery.unsent, result)
@@ -132,7 +132,7 @@ def _retry_or_give_up(
             over.append(handle)
     if again:
         queue.keeper.observers.retrying(queue.topic, error, again, longest)
-    _give_up(queue, delivery, over, error)
+    _give_up(queue, delivery, over, error, result)
 
 
 def _put_back(queue: SendQueue, handles: Sequence[SendHandle], result: Recovered) -> bool:
@@ -144,10 +144,21 @@ def _put_back(queue: SendQueue, handles: Sequence[SendHandle], result: Recovered
         return bool(back)
 
 
-def _give_up(queue: SendQueue, delivery: Delivery, handles: Sequence[SendHandle], error: BrokerError) -> None:
+def _give_up(
+    queue: SendQueue, delivery: Delivery, handles: Sequence[SendHandle], error: BrokerError, result: Recovered
+) -> None:
     attempt = delivery.attempt(error)
     given_up: list[GivenUp] = []
     with queue.ledger.lock:
+        # Those of their lanes that were to go again stand before them, also in the store, and so go there first.
+        lanes = {queue.lanes.stopping(handle) for handle in handles if handle._state == State.HANDED_OVER} - {None}
+        before = [handle for handle in result.again if lanes and queue.lanes.stopping(handle) in lanes]
+        if before:
+            result.again = [handle for handle in result.again if queue.lanes.stopping(handle) not in lanes]
+        for handle in before:
+            if handle._state == State.HANDED_OVER:
+                handle._state = State.FAILING
+                given_up.append(GivenUp(handle, error, result.attempts.get(id(handle), handle._attempts)))
         for handle in handles:
             if handle._state == State.HANDED_OVER:  # not given up by the watch
                 handle._state = State.FAILING

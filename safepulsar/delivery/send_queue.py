@@ -73,6 +73,8 @@ class SendQueue:
     Attributes:
         waiting: accepted and not handed over, in order. What is appended needs a thread, see `rouse_locked`.
         lanes: those that a failure has stopped.
+        flying: handed over, in this order. One that is finished stays as long as one before it is not: should that one
+            fail, it must be known what is stored behind it.
         borrower: gets the producer.
         cancelled: so many of those that wait were cancelled, about; whoever takes them from the line drops them.
         alone: so many messages from the front go one by one, to find the one that is refused.
@@ -114,9 +116,7 @@ class SendQueue:
         self.lanes = LaneStops(self, lane_policy)
         self.exactly_once = exactly_once
         self.outbox = outbox
-        # Handed over, in this order. One that is finished stays as long as one before it is not: should that one fail,
-        # it must be known what is stored behind it.
-        self._flying: list[Delivery] = []
+        self.flying: list[Delivery] = []
         self.frozen = False
         self.borrower = Borrower(self)
         self.crew = Crew(self, ledger)
@@ -133,9 +133,9 @@ class SendQueue:
 
     # -- called by any thread --------------------------------------------------------------------------------
 
-    def rouse_locked(self) -> None:
+    def rouse_locked(self, *, hurry: bool = True) -> None:
         """
-        Have a thread that looks for messages. Called before one is appended.
+        Have a thread that looks for messages. Called before one is appended; `hurry` if somebody waits for it.
 
         Where no thread can be had nothing may wait for it, and who is interrupted in between leaves a thread that looks
         in vain, not a message that nobody looks for.
@@ -145,14 +145,14 @@ class SendQueue:
         """
         if self.guard is not None:
             self.guard.start_locked()
-        self.crew.rouse_locked()
+        self.crew.rouse_locked(hurry=hurry)
 
     def pending(self) -> list[SendHandle]:
         """
         A copy of what is waiting or handed over.
         """
         with self.ledger.lock:
-            flying = [handle for delivery in self._flying for handle in delivery.group]
+            flying = [handle for delivery in self.flying for handle in delivery.group]
             behind = [handle for stop in self.lanes.stops.values() for handle in stop.behind]
             return [*flying, *self.waiting, *behind]
 
@@ -161,7 +161,7 @@ class SendQueue:
         Those of what is on its way.
         """
         with self.ledger.lock:
-            return list({id(each.producer): each.producer for each in self._flying if not each.finished}.values())
+            return list({id(each.producer): each.producer for each in self.flying if not each.finished}.values())
 
     def expire(self, moment: float, cause: SafePulsarError | None = None) -> bool:
         """
@@ -173,17 +173,10 @@ class SendQueue:
         """
         reason = cause or DeadlineExceeded("the deadline passed")
         with self.ledger.lock:
-            given_up: list[GivenUp] = []  # in the order of acceptance, in which the store keeps them
-            for delivery in self._flying:
-                late = delivery.expire_locked(moment, reason, everything=cause is not None)
-                self.frozen = self.frozen or bool(late)
-                given_up += late
-            given_up += self.lanes.sweep_locked(moment, reason, everything=True) if cause is not None else []
-            abandoned = self.frozen and all(each.abandoned_locked() for each in self._flying)
-            producers = {id(d.producer): d.producer for d in self._flying} if abandoned else {}
-            self.lanes.give_up_locked(given_up)
-            self._expire_waiting_locked(moment, reason)
-            busy = bool(self.waiting) or bool(self._flying) or any(stop.behind for stop in self.lanes.stops.values())
+            self._give_up_late_locked(moment, reason, everything=cause is not None)
+            abandoned = self.frozen and all(each.abandoned_locked() for each in self.flying)
+            producers = {id(d.producer): d.producer for d in self.flying} if abandoned else {}
+            busy = bool(self.waiting) or bool(self.flying) or any(stop.behind for stop in self.lanes.stops.values())
         for producer in producers.values():
             self.pool.abandon(producer)
         return busy
@@ -194,7 +187,7 @@ class SendQueue:
         """
         Whether nothing may be handed over now.
         """
-        return self.frozen or len(self._flying) >= _FLYING
+        return self.frozen or len(self.flying) >= _FLYING
 
     def idle_locked(self) -> None:
         """
@@ -255,11 +248,22 @@ class SendQueue:
                 self.frozen = True  # before anybody else has the turn
         return delivery
 
-    def _expire_waiting_locked(self, moment: float, reason: SafePulsarError) -> None:
-        # Half of them at least, or a line of many would be gone through again and again.
-        if self.lanes.late_locked(moment) or 2 * self.cancelled > len(self.waiting):
+    def _give_up_late_locked(self, moment: float, reason: SafePulsarError, *, everything: bool = False) -> None:
+        """
+        Give up what is late, in the order of acceptance, in which the store keeps it.
+        """
+        late = set() if everything else self.lanes.late_locked(moment)
+        if late or everything:
+            given_up: list[GivenUp] = []
+            for delivery in self.flying:
+                given_up += delivery.expire_locked(late, reason, everything=everything)
+            self.frozen = self.frozen or bool(given_up)
+            given_up += self.lanes.sweep_locked(reason=reason, everything=True) if everything else []
+            self.lanes.give_up_locked(given_up)
+        # Half of the cancelled ones at least, or a line of many would be gone through again and again.
+        if late or 2 * self.cancelled > len(self.waiting):
             self.cancelled = 0
-            self.keeper.give_up_locked(self.lanes.sweep_locked(moment, reason))
+            self.keeper.give_up_locked(self.lanes.sweep_locked(late, reason))
 
     def _take(self, lease: Lease, count: int) -> Delivery | None:
         """
@@ -272,7 +276,7 @@ class SendQueue:
                 found = exactly_once.found.settle_locked(self)
                 tell(found, self.callbacks)
                 self.keeper.observers.delivered(self.topic, found, len(found))
-            self._expire_waiting_locked(now(), DeadlineExceeded("the deadline passed before it was handed over"))
+            self._give_up_late_locked(now(), DeadlineExceeded("the deadline passed before it was handed over"))
             waiting = self.waiting
             self.borrower.hand_on_attempts_locked()
             if self.frozen:
@@ -287,7 +291,7 @@ class SendQueue:
             if exactly_once is not None:
                 exactly_once.number(group)
             delivery = Delivery(self, lease, group)
-            self._flying.append(delivery)
+            self.flying.append(delivery)
             return delivery
 
     def _finished(self, delivery: Delivery) -> None:
@@ -299,11 +303,11 @@ class SendQueue:
             delivery.finished = True
             self.frozen = frozen = self.frozen or bool(delivery.failed)
             if not frozen:
-                while self._flying and self._flying[0].finished:
+                while self.flying and self.flying[0].finished:
                     if self.exactly_once is not None:
-                        self.exactly_once.delivered(self._flying[0])
-                    del self._flying[0]
-            elif not all(each.finished for each in self._flying):
+                        self.exactly_once.delivered(self.flying[0])
+                    del self.flying[0]
+            elif not all(each.finished for each in self.flying):
                 return
         if not frozen:
             delivery.lease.release()
@@ -319,17 +323,17 @@ class SendQueue:
         result = Recovered()
         try:
             if self.exactly_once is not None:
-                self.exactly_once.resolve(self, self._flying)
-            recover(self, self._flying, result)
+                self.exactly_once.resolve(self, self.flying)
+            recover(self, self.flying, result)
         except Exception as error:  # noqa: BLE001  # see `_broken`
             self._broken(error)
         for producer in result.dead:
             self.pool.discard(producer)
-        for each in self._flying:
+        for each in self.flying:
             each.lease.release()
         with self.ledger.lock:
             self.waiting.extendleft(reversed(result.back_locked()))
-            self._flying.clear()
+            self.flying.clear()
             if self.lanes.stops:  # what went back may stand behind one that was given up
                 self.keeper.give_up_locked(self.lanes.sweep_locked())
         self.closing.wait(result.delay_seconds)  # still frozen: the pause is for those behind them, too

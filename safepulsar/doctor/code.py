@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 _SKIPPED: Final = frozenset({".git", ".nox", ".tox", ".venv", "__pycache__", "build", "node_modules", "site-packages"})
 _MOST_FILES: Final = 20_000
+_SENDING: Final = frozenset({"send", "send_async"})
+_FIELDS: Final = ("sequence_id", "event_timestamp", "partition_key", "ordering_key")
 _PLACES: Final = 5  # that are named of each hazard
 _ORDER: Final = {
     "client-at-import": (
@@ -81,6 +83,36 @@ _ORDER: Final = {
         Level.WARN,
         "a producer that batches, and sends that wait: each takes the batching delay longer, 10 ms by default",
         "sender.send(…), which closes a batch when someone waits",
+    ),
+    "close-without-flush": (
+        Level.BAD,
+        "send_async, and a close without a flush before it: what still waits fails, and nothing of it is sent",
+        "with RetryingSender(…) as sender, which drains before it closes",
+    ),
+    "nothing": (
+        Level.BAD,
+        "an id or a time of 0, or an empty key: the client takes it for none, without a word",
+        "leave it out; sender.submit(…) refuses it",
+    ),
+    "mixed-keys": (
+        Level.WARN,
+        "keys on a producer whose batches mix them: a Key_Shared subscription gives a batch to one consumer as a whole",
+        "sender.submit(…, partition_key=…), which sends what has a key one by one",
+    ),
+    "ids-in-batches": (
+        Level.BAD,
+        "sequence ids on a producer that batches: deduplication knows a batch by its first id, and loses or doubles the rest",
+        "TopicSettings(producer_name=…, exactly_once=True), which counts by itself",
+    ),
+    "last-sequence-id": (
+        Level.WARN,
+        "last_sequence_id is counted up from a batch's first id: it can be one that was never sent",
+        "TopicSettings(producer_name=…, exactly_once=True), which reads the topic back",
+    ),
+    "daemon-thread": (
+        Level.BAD,
+        "a daemon thread where messages are sent: one that sends while the process ends aborts it",
+        "sender.submit(…), which may be called in any thread until the end",
     ),
     "tls-name": (
         Level.BAD,
@@ -184,12 +216,19 @@ class _Look:
         calls = [node for node in ast.walk(self._tree) if isinstance(node, ast.Call)]
         methods = {node.func.attr for node in calls if isinstance(node.func, ast.Attribute)}
         inside = self._inside()
+        batches = any(_is_true(_argument(call, "batching_enabled")) for call in calls)
+        by_key = any(isinstance(node, ast.Attribute) and node.attr == "KeyBased" for node in ast.walk(self._tree))
         for call in calls:
             where = inside.get(call)
             if self._is_client(call):
                 yield from self._client(call, where, methods)
+            elif _callee(call) == "Thread":
+                if _is_true(_argument(call, "daemon")) and methods & _SENDING:
+                    yield "daemon-thread", call.lineno
             elif isinstance(call.func, ast.Attribute):
                 yield from self._method(call, call.func.attr, where, methods)
+                if call.func.attr in _SENDING:
+                    yield from _message(call, batches=batches, by_key=by_key)
 
     def _client(self, call: ast.Call, where: ast.AST | None, methods: set[str]) -> Iterator[tuple[str, int]]:
         if where is None:
@@ -214,6 +253,10 @@ class _Look:
             blind = callback is None or (isinstance(callback, ast.Constant) and callback.value is None)
             empty = isinstance(callback, ast.Lambda) and isinstance(callback.body, ast.Constant)
             yield ("unseen-outcome" if blind or empty else "callback"), call.lineno
+            if "close" in methods and not methods & {"flush", "flush_async"}:
+                yield "close-without-flush", call.lineno
+        elif name == "last_sequence_id":
+            yield "last-sequence-id", call.lineno
         elif name == "create_producer":
             if _argument(call, "message_router") is not None:
                 yield "router", call.lineno
@@ -255,6 +298,19 @@ class _Look:
         return found
 
 
+def _message(call: ast.Call, *, batches: bool, by_key: bool) -> Iterator[tuple[str, int]]:
+    """
+    What is wrong with what one message is sent with.
+    """
+    given = {name: value for name in _FIELDS if (value := _argument(call, name)) is not None}
+    if any(isinstance(value, ast.Constant) and value.value in (0, "") for value in given.values()):
+        yield "nothing", call.lineno
+    if batches and _is_true(given.get("sequence_id")):
+        yield "ids-in-batches", call.lineno
+    if batches and not by_key and (_is_true(given.get("partition_key")) or _is_true(given.get("ordering_key"))):
+        yield "mixed-keys", call.lineno
+
+
 def _argument(call: ast.Call, name: str) -> ast.expr | None:
     return next((keyword.value for keyword in call.keywords if keyword.arg == name), None)
 
@@ -271,6 +327,6 @@ def _callee(value: ast.expr) -> str:
 
 def _sends(where: ast.AST) -> bool:
     return any(
-        isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in ("send", "send_async")
+        isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in _SENDING
         for node in ast.walk(where)
     )

@@ -7,6 +7,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Final, Literal
 
+from safepulsar.failed_messages import SqliteFailedMessages
 from safepulsar.metrics.family import Family, Kind
 
 if TYPE_CHECKING:
@@ -140,7 +141,8 @@ def _ask(store: FailedMessageStore) -> StoreStats | None:
 
 
 def _identity(store: FailedMessageStore) -> object:
-    return str(getattr(store, "path", None) or id(store))
+    # Senders that were given the same path have each its own object of it.
+    return str(store.database.path) if isinstance(store, SqliteFailedMessages) else id(store)
 
 
 def _samples(values: Mapping[str, float]) -> dict[tuple[str, ...], float]:

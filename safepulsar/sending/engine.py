@@ -156,7 +156,7 @@ class Engine:
                 if parked is not None:
                     return self._keep_locked(parked)
             if queue.outbox is None or handle._failed_id is not None:
-                queue.rouse_locked()
+                queue.rouse_locked(hurry=handle._watchers is not None)
                 if not self.watch.awake:
                     self._wake_locked()
                 if queue.named and queue.exactly_once is None:

@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from safepulsar.books.handle import now
+from safepulsar.books.handle import State, now
 from safepulsar.checks import check_key
 from safepulsar.delivery.lanes import Lane, LaneState
 from safepulsar.errors import InvalidInput, LaneNotPaused, LanePaused
@@ -158,7 +158,10 @@ def resume(engine: Engine, store: FailedMessageStore, lane: Lane | SequenceLane,
 
 def _check_nothing_kept(engine: Engine, queue: SendQueue, store: FailedMessageStore, key: str, stop: Stop) -> None:
     with engine.ledger.lock:
-        on_their_way = sum(handle.ordering_key == key and handle._queue is queue for handle in engine.keeper.pending())
+        on_their_way = any(
+            handle.ordering_key == key and handle._queue is queue and handle._state != State.FINAL
+            for handle in engine.keeper.pending()
+        )
     if on_their_way or store.count(FailedMessageFilter(topic=queue.topic, key=key)):
         raise LanePaused(queue.topic, cause=stop.cause, failed_message_id=stop.failed_message_id)
 

@@ -7,6 +7,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, Protocol
 
 from safepulsar.errors import InvalidMessage, InvalidSettings
+from safepulsar.serialization.payload import least_size
+from safepulsar.serialization.serializer import BytesSerializer, JsonSerializer, TextSerializer
 from safepulsar.topics import TopicNames, topic_of_partition
 
 if TYPE_CHECKING:
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
     from safepulsar.steps import Draft
 
 CONTENT_TYPE: Final = "content-type"
+# Whose payloads are never shorter than `least_size` says: others may leave names out.
+_AT_LEAST: Final = frozenset({BytesSerializer.content_type, TextSerializer.content_type, JsonSerializer.content_type})
 
 
 class Payload(Protocol):
@@ -55,9 +59,11 @@ class Serializers:
     Args:
         topics: by the topic's name in any form.
         default: of all other topics; None leaves them to the sender, which sends bytes, text and data as JSON.
+        max_bytes: bytes, text and plain data for JSON that surely have more are refused before they are encoded. None
+            leaves all of it to the sender, whose `max_message_bytes` holds for what was encoded.
 
     Raises:
-        InvalidSettings: something in it is no serializer.
+        InvalidSettings: something in it is no serializer, or `max_bytes` is no whole number above 0.
         InvalidTopic: a topic's name is none.
     """
 
@@ -66,7 +72,11 @@ class Serializers:
         topics: Mapping[str, Serializer[object]] | None = None,
         *,
         default: Serializer[object] | None = None,
+        max_bytes: int | None = None,
     ) -> None:
+        if max_bytes is not None and (type(max_bytes) is not int or max_bytes < 1):
+            raise InvalidSettings("max_bytes", f"must be a whole number above 0, or None, not {max_bytes!r:.80}")
+        self._max_bytes = max_bytes
         full = TopicNames().full
         self._of_topic = {full(topic): _checked(f"topics[{topic!r}]", own) for topic, own in (topics or {}).items()}
         self._default = None if default is None else _checked("default", default)
@@ -76,12 +86,19 @@ class Serializers:
         Make the payload.
 
         Raises:
-            InvalidMessage: the value is not what the topic's serializer is for.
+            InvalidMessage: the value is not what the topic's serializer is for, or surely too long.
         """
         value = draft.value
         serializer = self._of_topic.get(draft.topic, self._default)
         if serializer is None or value is None:
             return draft
+        if self._max_bytes is not None and serializer.content_type in _AT_LEAST:
+            least = least_size(value)
+            if least > self._max_bytes:
+                problem = (
+                    f"has at least {least} bytes as {serializer.content_type}; at most {self._max_bytes} are allowed"
+                )
+                raise InvalidMessage("value", f"{problem}: send a reference, or less at a time")
         draft.value = serializer.serialize(value)
         properties = draft.properties
         if properties is None:

@@ -43,6 +43,12 @@ class _Queue:
         self.ledger = Ledger(SenderSettings())
         self.callbacks = callbacks
         self.forked = False
+        self.crew = self
+
+    def hurry_locked(self) -> None:
+        """
+        Nothing is on its way here.
+        """
 
     def handle(self, *, deadline_seconds: float = _LONG_SECONDS, size_bytes: int = 10) -> SendHandle:
         moment = time.monotonic()

@@ -19,7 +19,7 @@ from google.protobuf import duration_pb2, timestamp_pb2
 from pulsar.schema import AvroSchema, JsonSchema, Long, ProtobufNativeSchema, Record, String, StringSchema
 
 from safepulsar.broker.client_registry import ClientRegistry
-from safepulsar.errors import IncompatibleSchema, SendFailed
+from safepulsar.errors import IncompatibleSchema, SealBroken, SendFailed
 from safepulsar.integrity import Seal, SealKind
 from safepulsar.message import Certainty
 from safepulsar.sender import RetryingSender
@@ -298,6 +298,42 @@ def test_compressed_batches_are_read_and_verified(
     for message in messages:
         seal.verify(message)
     assert sorted(json.loads(message.data())["number"] for message in messages) == list(range(21))
+
+
+@pytest.mark.parametrize("kind", SealKind)
+def test_every_kind_of_seal_comes_through(pulsar_broker: RealBroker, topic: str, kind: SealKind) -> None:
+    """
+    With both keys, with neither, of an empty payload and of a tombstone; and it is the seal of that one message.
+    """
+    seal = Seal(kind, keys={"k": _KEY} if kind is SealKind.HMAC_SHA256 else None, properties=["tenant"])
+    with RetryingSender(
+        ClientSettings(url=pulsar_broker.url),
+        settings=SenderSettings(deadline_seconds=30, drain_on_sigterm=False),
+        registry=ClientRegistry(),
+        steps=[seal],
+    ) as sender:
+        sender.send(topic, "größer", partition_key="ä", ordering_key="o", properties={"tenant": "shop"})
+        sender.send(topic, b"")
+        sender.send(topic, None, partition_key="ä")
+    with _consumer(pulsar_broker, topic) as consumer:
+        messages = [consumer.receive(_WAIT_MS) for _ in range(3)]
+    for message in messages:
+        seal.verify(message)
+        for other in messages:
+            if other is not message:
+                with pytest.raises(SealBroken):
+                    seal.verify(_Mixed(message, other))
+
+
+class _Mixed:
+    """
+    The payload and keys of one message with the properties of another.
+    """
+
+    def __init__(self, message: pulsar.Message, other: pulsar.Message) -> None:
+        self.data, self.has_null_value = message.data, message.has_null_value
+        self.partition_key, self.ordering_key = message.partition_key, message.ordering_key
+        self.properties = other.properties
 
 
 @pytest.fixture(scope="module")

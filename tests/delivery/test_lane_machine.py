@@ -439,7 +439,7 @@ class OnceUnderFaults(Faults):
         return any(
             not delivery.finished and not getattr(delivery.producer, "is_closed", True)
             for queue in self.sender._started().queues()
-            for delivery in queue._flying
+            for delivery in queue.flying
         )
 
     def note(self) -> None:

@@ -5,6 +5,7 @@ Lanes: what happens behind a message that fails, with each policy, and how a lan
 from __future__ import annotations
 
 import gc
+import threading
 import tracemalloc
 from typing import TYPE_CHECKING
 
@@ -218,6 +219,24 @@ def test_a_parked_lane_keeps_what_comes(broker: FakeBroker) -> None:
         assert broker.payloads("orders")[-3:] == [b"1", b"2", b"3"]
 
 
+def test_a_lane_goes_on_while_others_are_told_of_its_failure(
+    broker: FakeBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    Whoever knows the fate and has replayed need not wait for observers: nothing is kept any more.
+    """
+    store = InMemoryFailedMessages()
+    with lane_sender(broker, LanePolicy.PAUSE, store) as sender:
+        told = threading.Event()
+        observers = sender._started().keeper.observers
+        monkeypatch.setattr(observers, "failed", lambda *_: told.wait(LONG_SECONDS))
+        broker.fail_next(1, "TopicTerminated")
+        error_of(sender.submit("orders", b"1", ordering_key="a"))
+        assert replay(store, sender).delivered == 1
+        sender.resume(sender.lane("orders", "a"))
+        told.set()
+
+
 def test_a_skipping_lane_goes_on(broker: FakeBroker) -> None:
     """
     The failed one is kept, and nothing stops.
@@ -231,7 +250,7 @@ def test_a_skipping_lane_goes_on(broker: FakeBroker) -> None:
 
 def test_a_deadline_that_passes_in_the_queue_stops_the_lane(broker: FakeBroker) -> None:
     """
-    Those before it in the lane still go, those behind it do not.
+    Those before it in the lane are given up with it, and those behind it; all stand in the store in their order.
     """
     store = InMemoryFailedMessages()
     with lane_sender(broker, LanePolicy.PAUSE, store, batches=True) as sender:
@@ -243,11 +262,93 @@ def test_a_deadline_that_passes_in_the_queue_stops_the_lane(broker: FakeBroker) 
         late = sender.submit("orders", b"late", ordering_key="a", deadline_seconds=0.1)
         behind = sender.submit("orders", b"behind", ordering_key="a")
         assert error_of(late).certainty is Certainty.NOT_STORED
+        assert "behind it in its lane" in str(error_of(before))
         assert isinstance(error_of(behind).__cause__, LanePaused)
         broker.release()
-        for handle in (held, before):
-            assert handle.result(LONG_SECONDS).fate is Fate.DELIVERED
-        assert payloads(store) == [b"late", b"behind"]
+        assert held.result(LONG_SECONDS).fate is Fate.DELIVERED
+        assert payloads(store) == [b"before", b"late", b"behind"]
+
+
+def test_an_impatient_message_does_not_go_to_the_store_before_one_that_is_on_its_way(broker: FakeBroker) -> None:
+    """
+    The one before it may come there, too, and would stand behind it for ever: it is given up first, as MAYBE_STORED.
+    """
+    store = InMemoryFailedMessages()
+    with lane_sender(broker, LanePolicy.PAUSE, store) as sender:
+        sender.send("orders", b"0", ordering_key="a")
+        broker.freeze()
+        patient = sender.submit("orders", b"patient", ordering_key="a")
+        other = sender.submit("orders", b"other", ordering_key="b")
+        impatient = sender.submit("orders", b"impatient", ordering_key="a", deadline_seconds=0.2)
+        error_of(impatient)
+        assert error_of(patient).certainty is Certainty.MAYBE_STORED
+        assert not other.done()
+        assert payloads(store) == [b"patient", b"impatient"]
+        broker.thaw()
+        assert other.result(LONG_SECONDS).fate is Fate.DELIVERED
+
+
+def test_a_lane_is_parked_behind_what_is_still_on_its_way(broker: FakeBroker) -> None:
+    """
+    While the fate of one before it is open, a new message does not go to the store, but behind it, wherever that goes.
+    """
+    store = InMemoryFailedMessages()
+    with lane_sender(broker, LanePolicy.PARK, store) as sender:
+        sender.send("orders", b"0", ordering_key="a")
+        broker.hold()
+        first = sender.submit("orders", b"first", ordering_key="a", deadline_seconds=0.2)
+        broker.wait_until(lambda: broker.held == 1)
+        second = sender.submit("orders", b"second", ordering_key="a")
+        broker.wait_until(lambda: broker.held == 2)
+        error_of(first)
+        third = sender.submit("orders", b"third", ordering_key="a")
+        assert payloads(store) == [b"first"]
+        sender.close(0)
+        assert error_of(second).certainty is Certainty.MAYBE_STORED
+        assert error_of(third).certainty is Certainty.NOT_STORED
+        assert payloads(store) == [b"first", b"second", b"third"]
+        broker.release()
+
+
+def test_what_would_go_again_is_given_up_before_a_later_one_of_its_lane(broker: FakeBroker) -> None:
+    """
+    Of two that failed together only the second has no time left: the first goes to the store before it.
+    """
+    store = InMemoryFailedMessages()
+    retry = RetrySettings(first_delay_seconds=1.0, jitter_seconds=0)
+    topic = TopicSettings(lane_policy=LanePolicy.PAUSE)
+    with sender_of(broker, store, retry=retry, topic_defaults=topic) as sender:
+        sender.send("orders", b"0", ordering_key="a")
+        broker.hold()
+        broker.fail_next(2, "MemoryBufferIsFull")
+        patient = sender.submit("orders", b"patient", ordering_key="a")
+        broker.wait_until(lambda: broker.held == 1)
+        impatient = sender.submit("orders", b"impatient", ordering_key="a", deadline_seconds=0.9)
+        broker.wait_until(lambda: broker.held == 2)
+        broker.release()
+        for handle in (patient, impatient):
+            assert error_of(handle).certainty is Certainty.NOT_STORED
+        assert payloads(store) == [b"patient", b"impatient"]
+
+
+def test_no_message_is_given_up_for_want_of_a_producer_while_one_before_it_is_open(broker: FakeBroker) -> None:
+    """
+    Attempts to open it may be over before that one's deadline is: the later one waits, and stands behind it in the store.
+    """
+    store = InMemoryFailedMessages()
+    with lane_sender(broker, LanePolicy.PARK, store) as sender:
+        sender.send("orders", b"0", ordering_key="a")
+        broker.hold()
+        first = sender.submit("orders", b"first", ordering_key="a", deadline_seconds=0.5)
+        broker.wait_until(lambda: broker.held == 1)
+        pool, queue = sender._started().pool, sender._started().queue("orders", keyed=True)
+        broker.fail_next(100, "AuthorizationError", phase=Phase.CREATE)
+        pool.discard(queue.producers()[0])
+        second = sender.submit("orders", b"second", ordering_key="a")
+        assert error_of(first).certainty is Certainty.MAYBE_STORED
+        error_of(second)
+        assert payloads(store) == [b"first", b"second"]
+        broker.release()
 
 
 def test_an_earlier_run_leaves_its_lanes_paused(broker: FakeBroker, tmp_path: Path) -> None:

@@ -313,4 +313,4 @@ def _no_backoff() -> PoolSettings:
 
 def _flying(sender: RetryingSender) -> list[Delivery]:
     (queue,) = [each for each in sender._started().queues() if each.topic == TOPIC]
-    return list(queue._flying)
+    return list(queue.flying)

@@ -79,6 +79,62 @@ def test_what_comes_meanwhile_is_one_group(broker: FakeBroker) -> None:
     assert broker.counts.batches == 2
 
 
+@pytest.fixture
+def _slow_gathering(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    What nobody waits for gathers for longer than any test takes.
+    """
+    monkeypatch.setattr("safepulsar.delivery.crew._GATHER_SECONDS", LONG_SECONDS)
+
+
+@pytest.mark.usefixtures("_slow_gathering")
+@pytest.mark.parametrize("key", [None, "k"], ids=["batches", "one by one"])
+@pytest.mark.parametrize("wait", ["result", "flush", "send", "callback"])
+def test_what_nobody_waits_for_gathers_until_somebody_does(broker: FakeBroker, wait: str, key: str | None) -> None:
+    """
+    The first message after a pause goes at once; those behind it go together, as soon as anybody waits for one of them.
+    """
+    with sender_of(broker) as sender:
+        first = sender.submit("orders", b"0", partition_key=key)
+        wait_until(first.done, "the first one is delivered")
+        handles = [sender.submit("orders", str(number), partition_key=key) for number in range(1, 6)]
+        assert len(queue_of(sender).waiting) == len(handles)
+        if wait == "result":
+            handles[0].result()
+        elif wait == "flush":
+            assert sender.flush() == 0
+        elif wait == "send":
+            sender.send("orders", b"6", partition_key=key)
+        else:
+            told = threading.Event()
+            handles[-1].add_done_callback(lambda _handle: told.set())
+            assert told.wait(LONG_SECONDS)
+        assert all(handle.result().fate is Fate.DELIVERED for handle in handles)
+        assert broker.payloads("orders")[: len(handles) + 1] == [str(number).encode() for number in range(6)]
+        if key is None:
+            assert broker.counts.batches == 2
+
+
+@pytest.mark.usefixtures("_slow_gathering")
+def test_enough_messages_go_although_nobody_waits(broker: FakeBroker) -> None:
+    """
+    Gathering ends when a good group is there.
+    """
+    with sender_of(broker) as sender:
+        wait_until(sender.submit("orders", b"0").done, "the first one is delivered")
+        handles = [sender.submit("orders", str(number)) for number in range(1, 101)]
+        wait_until(lambda: all(handle.done() for handle in handles), "they are delivered")
+
+
+def test_gathering_ends_by_itself(broker: FakeBroker) -> None:
+    """
+    What nobody ever waits for is delivered a moment later.
+    """
+    with sender_of(broker) as sender:
+        handles = [sender.submit("orders", str(number)) for number in range(3)]
+        wait_until(lambda: all(handle.done() for handle in handles), "they are delivered")
+
+
 def test_a_later_group_that_is_done_first_is_remembered(broker: FakeBroker, monkeypatch: pytest.MonkeyPatch) -> None:
     """
     An earlier failure is not sent again behind a later message of its key, even if that one's fate was booked before.
@@ -123,16 +179,16 @@ def test_memory_is_bounded_behind_a_group_that_is_not_done(broker: FakeBroker, m
     monkeypatch.setattr("safepulsar.delivery.send_queue._FLYING", 4)
     with sender_of(broker) as sender:
         slow = sender.submit("orders", b"slow", partition_key="k")
-        wait_until(lambda: bool(queue_of(sender)._flying), "it is handed over")
+        wait_until(lambda: bool(queue_of(sender).flying), "it is handed over")
         for number in range(3):
             sender.send("orders", str(number), partition_key="k")
         waiting = sender.submit("orders", "3", partition_key="k")
-        assert len(queue_of(sender)._flying) == 4
+        assert len(queue_of(sender).flying) == 4
         assert not slow.done()
         assert not waiting.done()
         go_on.set()
         assert waiting.result().fate is Fate.DELIVERED
-        wait_until(lambda: not queue_of(sender)._flying, "nothing is remembered")
+        wait_until(lambda: not queue_of(sender).flying, "nothing is remembered")
     assert broker.payloads("orders") == [b"slow", b"0", b"1", b"2", b"3"]
 
 
@@ -176,7 +232,7 @@ def test_a_frozen_queue_recovers(broker: FakeBroker, fault: str, key: str | None
         for number in range(3):
             sender.send("orders", str(number), partition_key=key, deadline_seconds=LONG_SECONDS)
         assert not queue_of(sender).frozen
-        assert not queue_of(sender)._flying
+        assert not queue_of(sender).flying
         certainties = {error.certainty for error in errors if isinstance(error, SendFailed)}
         assert Certainty.MAYBE_STORED in certainties
 

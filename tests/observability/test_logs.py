@@ -27,6 +27,7 @@ from safepulsar.logs.repeats import Repeats
 from safepulsar.settings import RetrySettings
 from safepulsar.testing import FakeBroker, Phase
 from tests.observability.observed import NO_RETRY, TOPIC, Records, observed
+from tests.subprocesses import run_script
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -308,3 +309,45 @@ def test_the_client_really_writes_such_a_file(tmp_path: Path, lite_broker: objec
     lines = [json.loads(line) for line in written.splitlines()]
     assert len(lines) > 3
     assert all(line["source"] and line["text"] and line["event"] == "safepulsar.client_log" for line in lines)
+
+
+def test_without_opentelemetry_the_request_s_trace_is_carried_and_logged() -> None:
+    """
+    Where it is not even installed: in the message's properties, in the log of what is delivered, and of what fails.
+    """
+    result = run_script(
+        """
+        import logging, sys
+        sys.modules["opentelemetry"] = None
+        from safepulsar import RetryingSender, SendFailed
+        from safepulsar.broker.client_registry import ClientRegistry
+        from safepulsar.logs import LogOutcomes, TextFormatter
+        from safepulsar.request_context import ContextStep, RequestContext, use_context
+        from safepulsar.testing import FakeBroker, Phase
+
+        handler = logging.StreamHandler(sys.stdout)
+        handler.setFormatter(TextFormatter())
+        logging.getLogger("safepulsar").addHandler(handler)
+        broker = FakeBroker()
+        with RetryingSender(
+            broker.url,
+            registry=ClientRegistry(broker.connect),
+            steps=[ContextStep()],
+            observers=[LogOutcomes(delivered=logging.WARNING)],
+        ) as sender, use_context(RequestContext(traceparent=sys.argv[1])):
+            sender.send("orders", b"x")
+            broker.fail_next(1, "AuthorizationError", phase=Phase.CREATE, topic="others")
+            try:
+                sender.send("others", b"x")
+            except SendFailed:
+                pass
+        (message,) = broker.messages("orders")
+        assert message.properties == {"traceparent": sys.argv[1]}
+        """,
+        TRACEPARENT,
+        timeout_seconds=30,
+    )
+    lines = result.check().splitlines()
+    for event in ("safepulsar.delivered", "safepulsar.failed"):
+        (line,) = [each for each in lines if f" {event} " in each]
+        assert f"trace_id={TRACEPARENT[3:35]}" in line

@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from safepulsar.errors import InvalidSettings, InvalidTopic, QueueFull, SendFailed
+from safepulsar.failed_messages import SqliteFailedMessages
 from safepulsar.metrics import BUCKETS, Distribution, Kind, Metrics, otel, prometheus
 from safepulsar.settings import WhenFull
 from safepulsar.testing import FakeBroker, Phase
@@ -216,6 +217,28 @@ def test_a_store_that_does_not_answer_hides_no_other_number(broker: FakeBroker, 
         assert values["safepulsar_messages_total"]["delivered",] == 1
         assert asked[0] == 1
         sender.failed_messages.stats = ask  # type: ignore[method-assign]
+
+
+def test_a_store_that_senders_share_is_counted_once(broker: FakeBroker, tmp_path: Path) -> None:
+    """
+    As one object or as one path; those of different paths add up.
+    """
+    metrics, path = Metrics(), str(tmp_path / "private" / "f.db")
+    with (
+        SqliteFailedMessages(path) as store,
+        observed(broker, metrics, store=store, retry=NO_RETRY) as one,
+        observed(broker, metrics, store=store) as two,
+        observed(broker, metrics, store=path) as three,
+        observed(broker, metrics, store=f"{path}-other", retry=NO_RETRY) as other,
+    ):
+        for sender in (two, three):
+            sender.send("orders", b"x")
+        for sender in (one, other):
+            broker.fail_next(1, "TopicTerminated")
+            with pytest.raises(SendFailed):
+                sender.send("orders", b"x")
+        kept = next(family for family in metrics.collect() if family.name == "safepulsar_store_messages")
+    assert kept.samples["kept",] == 2
 
 
 @pytest.mark.parametrize(("topics", "error"), [("orders", InvalidSettings), (["a/b"], InvalidTopic)])

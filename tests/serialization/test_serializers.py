@@ -295,6 +295,8 @@ def test_serializers_know_their_schemas() -> None:
         (lambda: AvroSerializer({"type": "nothing", "name": "x"}), "definition"),
         (lambda: Serializers({"orders": JsonSerializer}), "topics['orders']"),  # type: ignore[dict-item]
         (lambda: Serializers(default=3), "default"),  # type: ignore[arg-type]
+        (lambda: Serializers(max_bytes=0), "max_bytes"),
+        (lambda: Serializers(max_bytes=True), "max_bytes"),
     ],
 )
 def test_what_cannot_be_declared_is_refused_at_once(make: Any, field: str) -> None:  # noqa: ANN401 - any of the above
@@ -377,6 +379,45 @@ def test_without_a_serializer_a_value_is_left_to_the_sender() -> None:
     assert (draft.value, draft.properties) == ({"a": 1}, None)
     with pytest.raises(InvalidMessage, match=r"^topic: 'persistent://public/default/others' has no serializer"):
         serializers.read(_Received(topic, b"{}", {}))
+
+
+@pytest.mark.parametrize(
+    ("serializer", "fits", "too_long"),
+    [
+        (JsonSerializer(), [0] * 10, [0] * 11),
+        (JsonSerializer(), {"a": 1}, dict.fromkeys("abcde", 0)),
+        (TextSerializer(), "x" * 20, "x" * 21),
+        (BytesSerializer(), b"x" * 20, bytearray(21)),
+    ],
+)
+def test_what_is_surely_too_long_is_not_even_encoded(
+    serializer: Serializer[object], fits: object, too_long: object
+) -> None:
+    """
+    Where it can be told without encoding, in every form; what can't be told is the sender's to check.
+    """
+    calls: list[object] = []
+
+    class Counting:
+        content_type = serializer.content_type
+        schema = None
+
+        def serialize(self, value: object) -> bytes:
+            calls.append(value)
+            return serializer.serialize(value)
+
+        def deserialize(self, payload: bytes) -> object:
+            return serializer.deserialize(payload)
+
+    serializers = Serializers(default=Counting(), max_bytes=20)
+    topic = "persistent://public/default/orders"
+    assert serializers.before_send(Draft(topic, fits)).value is not None
+    with pytest.raises(InvalidMessage, match=r"^value: has at least 2[1-5] bytes as .*; at most 20 are allowed"):
+        serializers.before_send(Draft(topic, too_long))
+    assert calls == [fits]
+    assert Serializers(default=serializer).before_send(Draft(topic, too_long)).value is not None
+    avro = Serializers(default=AvroSerializer(_AVRO), max_bytes=1)  # which writes no names
+    assert avro.before_send(Draft(topic, {"number": 7, "lines": []})).value is not None
 
 
 def test_another_content_type_is_not_guessed() -> None:
