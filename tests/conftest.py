@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 import uuid
 from typing import TYPE_CHECKING, Final
 
@@ -49,6 +50,16 @@ def pytest_collection_finish(session: pytest.Session) -> None:
             jars.ensure()
         except jars.PulsarUnavailableError:
             return  # the fixture, which comes to the same end, skips or fails
+
+
+@pytest.fixture(autouse=True)
+def no_span_is_left() -> Iterator[None]:
+    """
+    See that no test leaves a span behind as the current one: each later one would be its child.
+    """
+    yield
+    trace = sys.modules.get("opentelemetry.trace")
+    assert trace is None or not trace.get_current_span().get_span_context().is_valid
 
 
 @pytest.fixture

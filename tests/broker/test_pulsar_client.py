@@ -36,7 +36,7 @@ pytestmark = pytest.mark.timeout(60)
 
 _TOKEN = "secret-token"  # noqa: S105  # of nothing
 _FILE = "file:///etc/hostname"
-_KEYS = Path(__file__).parent / "keys"  # made for these tests, and trusted by nobody else
+_KEYS = Path(__file__).parents[1] / "keys"  # made for these tests, and trusted by nobody else
 
 
 @pytest.fixture

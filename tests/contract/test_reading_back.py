@@ -279,7 +279,7 @@ def test_what_was_thrown_away_is_not_waited_for(pulsar_broker: RealBroker, topic
     client.close()
 
 
-_KEYS: Final = Path(__file__).parents[1] / "broker" / "keys"
+_KEYS: Final = Path(__file__).parents[1] / "keys"
 _ENCRYPTED: Final[dict[str, Any]] = {
     "encryption_key": "k",
     "crypto_key_files": (str(_KEYS / "encryption.public.pem"), str(_KEYS / "encryption.private.pem")),
