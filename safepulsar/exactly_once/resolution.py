@@ -4,11 +4,10 @@ Exactly-once for a producer name: every message has a number, and what is stored
     an answer is missing ─> the queue is frozen ─> fence: the producer is closed, and opened again under its name
        ─> read the topic back from the last confirmed message ─> stored: settled / missing: surely not stored
 
-Nothing is ever sent again to find out. Each message carries its number in a property, and keeps it whenever it is sent
-again; behind the number is the mark of the store that counts, because another one under the same name counts from 1, too.
-Sequence ids on the wire only rise. The broker lets one producer have a name at a time: once the next one is open,
-the one before can hand over nothing more. What it had handed over may still be on its way to the disk. A broker that
-deduplicates says so, and is waited for; else a second look a second later must do.
+Nothing is ever sent again to find out. Each message carries its number in a property, with a mark (`mark.py`), and keeps
+it whenever it is sent again; sequence ids on the wire only rise. The broker lets one producer have a name at a time: once
+the next one is open, the one before can hand over nothing more. What it had handed over may still be on its way to the
+disk. A broker that deduplicates says so, and is waited for; else a second look a second later must do.
 
 Without deduplication the client library itself would send twice what was under way when a connection broke; see
 `connection_guard.py`.
@@ -16,11 +15,7 @@ Without deduplication the client library itself would send twice what was under 
 
 from __future__ import annotations
 
-import hashlib
 import logging
-import os
-import secrets
-import socket
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -35,9 +30,11 @@ from safepulsar.errors import (
     StoreError,
 )
 from safepulsar.exactly_once.found import Found
-from safepulsar.exactly_once.search import READ_SECONDS, Search
+from safepulsar.exactly_once.mark import mark_of, source_of
+from safepulsar.exactly_once.search import READ_SECONDS, Search, begin_at
 from safepulsar.failed_messages import FailedMessageFilter
 from safepulsar.message import Certainty, MessageId
+from safepulsar.processes.process import name_of_process
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
@@ -153,18 +150,8 @@ class ExactlyOnce:
         return last
 
     def _marked(self) -> str:
-        """
-        What is behind the numbers, the same for ever: other stores and inputs may have used the producer name, too.
-        """
         if self._mark is None:
-            source, claim = self.source, self.claim
-            if not self.numbered_by_caller:
-                source = None if claim is None else claim.source
-                if source is None:
-                    source = secrets.token_hex(16)
-                    if claim is not None:
-                        claim.set_source(source)
-            self._mark = "" if source is None else hashlib.blake2b(source.encode(), digest_size=4).hexdigest()
+            self._mark = mark_of(self.source if self.numbered_by_caller else source_of(self.claim))
         return self._mark
 
     def number(self, handles: Sequence[SendHandle]) -> None:
@@ -197,9 +184,10 @@ class ExactlyOnce:
         Take the name in the journal, before the broker is asked for it: `ProducerNameInUse` tells who has it.
         """
         if self._journal is not None and self.claim is None:
-            owner = f"{socket.gethostname()}-{os.getpid()}"
             name = self._settings.producer_name or ""
-            self.claim = self._journal.claim(name, self._settings.topic, owner=owner, lease_seconds=_LEASE_SECONDS)
+            self.claim = self._journal.claim(
+                name, self._settings.topic, owner=name_of_process(), lease_seconds=_LEASE_SECONDS
+            )
 
     def _begin(self) -> None:
         """
@@ -208,11 +196,7 @@ class ExactlyOnce:
         claim = self.claim
         ends = self._client().last_message_ids(self._settings.topic, timeout_seconds=READ_SECONDS)
         if claim is not None and claim.fencing_token > 1:
-            before = claim.positions
-            if 0 < len(before) < len(ends):
-                fields = {"topic": self._settings.topic, "before": len(before), "now": len(ends)}
-                log.warning("safepulsar.partitions_changed", extra=fields)
-            self._positions = {partition: before.get(partition) for partition in ends}
+            self._positions = begin_at(self._settings.topic, claim.positions, ends)
             if self.numbered_by_caller:
                 self._look_for_numbers(claim.confirmed)
             else:

@@ -4,6 +4,7 @@ Finds an exactly-once producer's messages in its topic, by the numbers that they
 
 from __future__ import annotations
 
+import logging
 import threading
 from typing import TYPE_CHECKING
 
@@ -16,9 +17,25 @@ if TYPE_CHECKING:
     from safepulsar.broker.transport import TransportClient
     from safepulsar.message import MessageId
 
+log = logging.getLogger("safepulsar")
 READ_SECONDS = 5.0  # for one step of reading, which then goes on where it was
 # What a connection that died had on its way comes into the topic within a quarter of a second, as measured under load.
 _SETTLED_SECONDS = 1.0
+
+
+def begin_at(topic: str, recorded: Mapping[int, MessageId], ends: Collection[int]) -> dict[int, MessageId | None]:
+    """
+    Where an earlier run's messages are looked for, by partition: behind what it recorded, in new ones from the beginning.
+
+    Args:
+        topic: the full name.
+        recorded: by partition, where everything before is confirmed.
+        ends: the partitions that there are now.
+    """
+    if 0 < len(recorded) < len(ends):
+        fields = {"topic": topic, "before": len(recorded), "now": len(ends)}
+        log.warning("safepulsar.partitions_changed", extra=fields)
+    return {partition: recorded.get(partition) for partition in ends}
 
 
 class Search:

@@ -12,8 +12,6 @@ opens.
 from __future__ import annotations
 
 import logging
-import os
-import socket
 import threading
 from collections import deque
 from contextlib import suppress
@@ -32,6 +30,7 @@ from safepulsar.errors import (
     StoreError,
 )
 from safepulsar.outbox import Outbox
+from safepulsar.processes.process import name_of_process
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -105,8 +104,7 @@ class OutboxRelay:
             StoreError: the store failed.
         """
         if self._claim is None:
-            owner = f"{socket.gethostname()}-{os.getpid()}"
-            self._claim = self._outbox.claim(owner, lease_seconds=_LEASE_SECONDS)
+            self._claim = self._outbox.claim(name_of_process(), lease_seconds=_LEASE_SECONDS)
             with self._ledger.lock:
                 self._worker.start_locked()
 

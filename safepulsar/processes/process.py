@@ -49,6 +49,13 @@ class Owner(Protocol):
         """
 
 
+def name_of_process() -> str:
+    """
+    What another process is told of who has something: the machine's name and the number of this process.
+    """
+    return f"{os.uname().nodename}-{os.getpid()}"
+
+
 class Process:
     """
     The hooks of this process. One instance, `process`, because exit, fork and signals exist once per process.

@@ -226,7 +226,8 @@ def test_a_broker_that_is_killed_and_comes_back(breakable: System, topic: str, k
 
     Whose acknowledgement was lost is a duplicate for a broker that deduplicates, when the client library sends it again.
     """
-    sender = sender_on(breakable, max_in_flight_messages=2000).open()
+    again = RetrySettings(max_retries=1000)  # a busy machine's Apache Pulsar takes half a minute to be back
+    sender = sender_on(breakable, max_in_flight_messages=2000, retry=again).open()
     recording = Recording(sender, lambda: breakable.records(topic, 600), topic)
     for number in range(200):
         recording.submit(str(number), key)

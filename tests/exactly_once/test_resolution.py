@@ -351,6 +351,18 @@ def test_what_another_store_sent_under_the_name_is_not_taken_for_ours(
     assert payloads(broker) == ["0", "a", "b", "c", "1"]
 
 
+def test_what_the_broker_takes_for_a_duplicate_is_looked_for(*, batches: bool) -> None:
+    """
+    The ids that it has may be another producer's, who had the name while this one had no connection.
+    """
+    broker = FakeBroker(deduplication=True)
+    with once_sender(broker, batches=batches) as sender:
+        sender.send("orders", "0")
+        broker._network.logs[TOPIC]._highest["shop"] = 1000  # as if another one had sent so much
+        assert sender.send("orders", "1").fate is Fate.DELIVERED
+    assert payloads(broker) == ["0", "1"]
+
+
 def test_rows_of_another_input_are_not_taken_for_ours(broker: FakeBroker, tmp_path: Path) -> None:
     """
     Two imports with one producer name, journals of their own and different inputs; the same input is the same rows.

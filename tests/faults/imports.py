@@ -11,20 +11,24 @@ import subprocess
 import threading
 from collections import Counter
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from tests.brokers import read_topic
 
 if TYPE_CHECKING:
     import random
-    from pathlib import Path
 
     from tests.brokers import Broker
     from tests.cli.command import Commands, Ended
 
+# A part of the CDNOW data; all of them where SAFEPULSAR_CDNOW names their file.
+_SLICE: Final = Path(__file__).parents[2] / "examples" / "data" / "cdnow_orders.csv"
+ORDERS: Final = Path(os.environ.get("SAFEPULSAR_CDNOW", _SLICE))
 # Of a test in the suite; `make soak` has many more.
 ROUNDS: Final = int(os.environ.get("SAFEPULSAR_ROUNDS", "2"))
 _DISTURBED: Final = 6  # runs; the next one may end
+_EARLY_SECONDS: Final = 0.8
 _LONGEST_SECONDS: Final = 120.0
 _READ_SECONDS: Final = 120.0
 
@@ -74,17 +78,20 @@ class Import:
     def disturb_until_done(self, rng: random.Random, longest_seconds: float) -> Ended:
         """
         Start it again and again, and let something happen to it or to the broker at a random moment, until it ends with 0.
+
+        The first run is killed, early enough that none has ended by itself by then.
         """
         ways = [self._kill, self._kill, self._kill_behind_a_frozen_broker, self._kill_broker, self._freeze_broker]
         while True:
             self.runs += 1
             with self._commands.start(*self._arguments) as running:
                 process = running.process
+                most = longest_seconds if self.runs > 1 else _EARLY_SECONDS
                 with suppress(subprocess.TimeoutExpired):
-                    process.wait(rng.uniform(0.1, longest_seconds) if self.runs <= _DISTURBED else _LONGEST_SECONDS)
+                    process.wait(rng.uniform(0.1, most) if self.runs <= _DISTURBED else _LONGEST_SECONDS)
                 if process.poll() is None:
                     assert self.runs <= _DISTURBED, f"it does not end; {running.stderr}"
-                    way = rng.choice(ways)
+                    way = rng.choice(ways) if self.runs > 1 else self._kill
                     self.disturbances[way.__name__.strip("_")] += 1
                     way(process, rng)
                     process.wait(_LONGEST_SECONDS)

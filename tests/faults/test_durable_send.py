@@ -5,10 +5,8 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import signal
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import pytest
@@ -17,14 +15,14 @@ from safepulsar.broker_process import free_port
 from tests.brokers import LiteBroker, read_topic
 from tests.cli.command import Commands
 from tests.cli.test_send import summary
-from tests.faults.imports import ROUNDS, Import
+from tests.faults.imports import ORDERS, ROUNDS, Import
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.brokers import Broker, RealBroker
 
-_SLICE: Final = Path(__file__).parents[2] / "examples" / "data" / "cdnow_orders.csv"
-_ALL: Final = os.environ.get("SAFEPULSAR_CDNOW")
 _FEW: Final = 2  # rounds in the suite
 _DISTURBED_SECONDS: Final = 2.5
 
@@ -65,11 +63,10 @@ def test_killed_and_run_again_it_sends_each_row_once(
     Rounds with all rows of the CDNOW data where SAFEPULSAR_CDNOW names their file.
     """
     rng = random.Random(seed)  # noqa: S311  # guards nothing
-    file = _SLICE if _ALL is None else Path(_ALL)
     killed = 0
     for number in range(ROUNDS):
         topic, flags = f"{once_topic}-{number}", ["--mix-keys"] * (number % 2)
-        trial = Import(commands, once_broker, topic, file, *flags, name=f"import-{number}")
+        trial = Import(commands, once_broker, topic, ORDERS, *flags, name=f"import-{number}")
         trial.disturb_until_done(rng, _DISTURBED_SECONDS)
         trial.check_topic()
         assert summary(trial.run().check(0)) == (len(trial.expected), 0, len(trial.expected), 0)

@@ -40,12 +40,13 @@ def drain(broker: Broker, topic: str, folder: Path) -> None:
         assert sender.failed_messages.count() == 0
 
 
-def check(broker: Broker, topic: str, folder: Path) -> list[str]:
+def check(broker: Broker, topic: str, folder: Path, *, seconds: float = 120.0) -> list[str]:
     """
     What was accepted is there, nothing is there twice, and each thread's messages are in their order.
     """
     accepted = (folder / "accepted").read_text(encoding="ascii").splitlines()
-    stored = [record.payload.decode() for record in read_topic(broker, topic, until=len(accepted), timeout_seconds=120)]
+    records = read_topic(broker, topic, until=len(accepted), timeout_seconds=seconds)
+    stored = [record.payload.decode() for record in records]
     assert len(set(stored)) == len(stored), f"twice: {sorted({each for each in stored if stored.count(each) > 1})[:5]}"
     missing = set(accepted) - set(stored)
     assert not missing, f"{len(missing)} are missing: {sorted(missing)[:5]}"
@@ -101,6 +102,50 @@ def test_each_point_is_come_to(lite_broker: LiteBroker, topic: str, tmp_path: Pa
     assert killed.endswith("killed 2\n")
     drain(lite_broker, topic, tmp_path)
     check(lite_broker, topic, tmp_path)
+
+
+_UNPROTECTED: Final = {
+    "missing": """
+careful = outbox_application.settings
+
+def settings(*, mix_keys):
+    in_memory = replace(careful(mix_keys=mix_keys).topic_defaults, durability=Durability.MEMORY, exactly_once=True)
+    return replace(careful(mix_keys=mix_keys), topic_defaults=in_memory)
+
+outbox_application.settings = settings
+""",
+    "twice": """
+Search.run = lambda search: {}  # what is stored is not looked for
+""",
+}
+
+
+@pytest.mark.parametrize(("what", "told"), [("missing", r"held \d+ messages, not \d+"), ("twice", "twice")])
+@pytest.mark.timeout(120)
+def test_without_protection_the_check_sees_it(
+    lite_broker: LiteBroker, topic: str, tmp_path: Path, what: str, told: str
+) -> None:
+    """
+    The controls: without an outbox messages are missing, and without looking for what is stored some are there twice.
+    """
+    careless = f"""
+from dataclasses import replace
+
+from safepulsar import Durability
+from safepulsar.exactly_once.search import Search
+from tests.faults import outbox_application
+{_UNPROTECTED[what]}
+outbox_application.main()
+"""
+    plan = [
+        (NEVER, 0, 1),
+        *[("after the return", 6, 20) if what == "missing" else ("after the answer", 1, 20)] * 3,
+        (NEVER, 0, 1),
+    ]
+    result = run_script(careless, lite_broker.url, topic, tmp_path, json.dumps(plan), 0, timeout_seconds=100)
+    assert result.check().endswith("killed 3\n")
+    with pytest.raises(AssertionError, match=told):
+        check(lite_broker, topic, tmp_path, seconds=5.0)
 
 
 @pytest.mark.broker

@@ -19,7 +19,7 @@ What this relies on was measured with pulsar-client 3.13.0:
 from __future__ import annotations
 
 import functools
-import secrets
+import os
 import time
 from typing import TYPE_CHECKING, Final
 
@@ -134,7 +134,7 @@ class _Reader:
         configuration = _pulsar.ReaderConfiguration()
         configuration.receiver_queue_size(_QUEUE_MESSAGES)
         configuration.start_message_id_inclusive(inclusive)
-        configuration.subscription_role_prefix(f"safepulsar-{secrets.token_hex(8)}")
+        configuration.subscription_role_prefix(f"safepulsar-{os.urandom(8).hex()}")
         # What is encrypted comes as it is: properties never are. The other choice would be to wait for it for ever.
         configuration.crypto_failure_action(_pulsar.ConsumerCryptoFailureAction.CONSUME)
         try:
