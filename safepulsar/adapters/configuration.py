@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 PREFIX: Final = "SAFEPULSAR_"
 _NAMES: Final = ("URL", "TOKEN", "TLS_TRUST_CERTS_FILE", "FAILED_MESSAGES", "CLIENT", "SENDER", "REQUEST")
-_COMMAND_LINE: Final = ("DEBUG",)  # in the same environment, and the command's alone
+_COMMAND_LINE: Final = ("DEBUG", "SEAL_KEYS", "STORE_KEYS")  # in the same environment, and the command's alone
 _NAMED_BY_THE_USER: Final = ("topics", "fields", "properties")
 _S = TypeVar("_S", bound=Settings)
 

@@ -89,26 +89,42 @@ def _reach(client: ClientSettings, broker: Broker, timeout_seconds: float) -> bo
     """
     Connect to every address of the URL and exchange greetings.
     """
+    try:
+        token = client.token() if callable(client.token) else client.token
+    except Exception as error:  # noqa: BLE001 - whatever the application's function raises; its text may hold a secret
+        what = f"not looked at: the function that gets the token raised {type(error).__name__}"
+        remedy = "call it by itself, and see what it raises (ClientSettings.token)"
+        broker.findings.append(Finding(id="broker", level=Level.BAD, what=what, remedy=remedy))
+        return False
     told: list[str] = []
     remedy = ""
     reached = 0
     for host, port in addresses(client.url):
         where = f"{host}:{port}"
         try:
-            greeting = greet(client, host, port, timeout_seconds)
+            greeting = greet(client, token, host, port, timeout_seconds)
         except (OSError, NotPulsar) as error:
             what, remedy = _unreachable(error)
             told.append(f"{where} {what}")
             continue
+        if greeting.refusal:
+            told.append(f"{where} answers, and refuses {_credentials(client)}: {ascii(greeting.refusal)[1:-1]}")
+            remedy = (
+                "check the token (ClientSettings.token, SAFEPULSAR_TOKEN): its key, its role, and that it is not over"
+            )
+            continue
         reached += 1
         broker.max_message_bytes = greeting.max_message_bytes
-        if greeting.wants_credentials:
-            told.append(f"{where} answers, and wants credentials")
-        else:
-            told.append(f"{where} answers: {ascii(greeting.server)[1:-1] or 'a broker without a version'}")
+        told.append(f"{where} answers: {ascii(greeting.server)[1:-1] or 'a broker without a version'}")
     level = Level.BAD if not reached else Level.WARN if remedy else Level.OK
     broker.findings.append(Finding(id="broker", level=level, what="; ".join(told), remedy=remedy))
     return reached > 0
+
+
+def _credentials(client: ClientSettings) -> str:
+    if client.token is not None:
+        return "the token"
+    return "the client's certificate" if client.tls_certificate_file is not None else "whoever has no credentials"
 
 
 def _unreachable(error: OSError | NotPulsar) -> tuple[str, str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import socket
 import ssl
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -18,11 +18,14 @@ if TYPE_CHECKING:
     from safepulsar.settings import ClientSettings
 
 _PORT, _TLS_PORT = 6650, 6651
-# BaseCommand(type=CONNECT, connect=(client_version="safepulsar-doctor", protocol_version=19)).
-_COMMAND: Final = b"\x08\x02\x12\x15\x0a\x11safepulsar-doctor\x20\x13"
-_CONNECT: Final = struct.pack(">II", len(_COMMAND) + 4, len(_COMMAND)) + _COMMAND
+_TYPE_CONNECT: Final = b"\x08\x02"
+_CONNECT_TAG: Final = b"\x12"
+# CommandConnect(client_version="safepulsar-doctor", protocol_version=19), without credentials.
+_ANYBODY: Final = b"\x0a\x11safepulsar-doctor\x20\x13"
+_AUTH_DATA_TAG, _AUTH_METHOD_TAG = b"\x1a", b"\x2a"
 _CONNECTED, _ERROR, _AUTH_CHALLENGE = 3, 14, 36  # BaseCommand.Type
 _MAX_FRAME_BYTES: Final = 64 * 1024
+_MAX_REASON: Final = 200  # characters
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5  # protobuf's wire types
 
 
@@ -38,14 +41,14 @@ class Greeting:
     How a broker answered.
 
     Args:
-        server: its version, as it names itself; empty if it wants credentials first.
+        server: its version, as it names itself; empty if it refuses the credentials.
         max_message_bytes: its limit, None if it did not say.
-        wants_credentials: whether it refused a greeting without.
+        refusal: why it lets nobody in who has these credentials, or none; empty if it does.
     """
 
     server: str = ""
     max_message_bytes: int | None = None
-    wants_credentials: bool = False
+    refusal: str = ""
 
 
 def addresses(url: str) -> list[tuple[str, int]]:
@@ -64,7 +67,7 @@ def addresses(url: str) -> list[tuple[str, int]]:
     return found
 
 
-def greet(settings: ClientSettings, host: str, port: int, timeout_seconds: float) -> Greeting:
+def greet(settings: ClientSettings, token: str | None, host: str, port: int, timeout_seconds: float) -> Greeting:
     """
     Connect, with TLS if the settings say so, and exchange greetings.
 
@@ -74,9 +77,9 @@ def greet(settings: ClientSettings, host: str, port: int, timeout_seconds: float
     """
     with socket.create_connection((host, port), timeout_seconds) as plain:
         if not settings.tls:
-            return _exchange(plain)
+            return _exchange(plain, settings, token)
         with _context(settings).wrap_socket(plain, server_hostname=host) as encrypted:
-            return _exchange(encrypted)
+            return _exchange(encrypted, settings, token)
 
 
 def _context(settings: ClientSettings) -> ssl.SSLContext:
@@ -89,10 +92,32 @@ def _context(settings: ClientSettings) -> ssl.SSLContext:
     return context
 
 
-def _exchange(connection: socket.socket) -> Greeting:
-    connection.sendall(_CONNECT)
+def _exchange(connection: socket.socket, settings: ClientSettings, token: str | None) -> Greeting:
+    connection.sendall(_connect(token, certificate=settings.tls_certificate_file is not None))
     with connection.makefile("rb") as incoming:
-        return _greeting(_command(incoming))
+        greeting = _greeting(_command(incoming))
+    return greeting if token is None else replace(greeting, refusal=greeting.refusal.replace(token, "…"))
+
+
+def _connect(token: str | None, *, certificate: bool) -> bytes:
+    """
+    The frame with the credentials that the client library would send.
+    """
+    connect = _ANYBODY
+    if token is not None:
+        connect += _delimited(_AUTH_METHOD_TAG, b"token") + _delimited(_AUTH_DATA_TAG, token.encode())
+    elif certificate:
+        connect += _delimited(_AUTH_METHOD_TAG, b"tls")
+    command = _TYPE_CONNECT + _delimited(_CONNECT_TAG, connect)
+    return struct.pack(">II", len(command) + 4, len(command)) + command
+
+
+def _delimited(tag: bytes, content: bytes) -> bytes:
+    length, left = bytearray(), len(content)
+    while left > 0x7F:  # noqa: PLR2004 - seven bits a byte; the highest says that more follow
+        length.append(left & 0x7F | 0x80)
+        left >>= 7
+    return tag + bytes(length) + bytes([left]) + content
 
 
 def _command(incoming: BinaryIO) -> bytes:
@@ -121,10 +146,14 @@ def _greeting(command: bytes) -> Greeting:
                 server=server.decode(errors="replace") if isinstance(server, bytes) else "",
                 max_message_bytes=limit if isinstance(limit, int) and limit > 0 else None,
             )
+        if kind == _ERROR:
+            reason = _fields(fields[_ERROR]).get(3, b"")
+            text = reason.decode(errors="replace") if isinstance(reason, bytes) else ""
+            return Greeting(refusal=text[:_MAX_REASON] or "it gives no reason")
     except (LookupError, TypeError, ValueError) as error:
         raise NotPulsar("does not speak Pulsar's protocol") from error
-    if kind in (_ERROR, _AUTH_CHALLENGE):
-        return Greeting(wants_credentials=True)
+    if kind == _AUTH_CHALLENGE:
+        return Greeting(refusal="it asks for another way of authentication")
     raise NotPulsar("does not answer a greeting with one")
 
 

@@ -145,5 +145,6 @@ def test_what_belongs_to_the_command_is_no_mistake() -> None:
     """
     An environment may have variables for both.
     """
-    read = Configuration.read({"SAFEPULSAR_URL": "pulsar://localhost:6650", "SAFEPULSAR_DEBUG": "1"})
+    others = {"SAFEPULSAR_DEBUG": "1", "SAFEPULSAR_SEAL_KEYS": "seals.json", "SAFEPULSAR_STORE_KEYS": "keys.json"}
+    read = Configuration.read({"SAFEPULSAR_URL": "pulsar://localhost:6650", **others})
     assert read.client.url == "pulsar://localhost:6650"

@@ -193,7 +193,7 @@ def test_any_other_answer_is_told(answer: bytes, told: str) -> None:
         thread.start()
         stack.callback(thread.join)
         with pytest.raises(NotPulsar, match=told):
-            greet(ClientSettings(url="pulsar://x"), "127.0.0.1", listener.getsockname()[1], 2.0)
+            greet(ClientSettings(url="pulsar://x"), None, "127.0.0.1", listener.getsockname()[1], 2.0)
 
 
 def test_several_addresses_are_all_tried(lite_broker: LiteBroker) -> None:

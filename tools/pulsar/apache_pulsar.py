@@ -14,7 +14,7 @@ from tools.pulsar import jars
 from tools.pulsar.admin import PulsarAdmin
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 _HERE: Final = Path(__file__).parent
 # What Pulsar's own launcher opens to it: buffers outside the heap, and figures of the machine.
@@ -38,6 +38,8 @@ class ApachePulsar(BrokerProcess):
 
     Args:
         folder: its own, for its data, configuration and log.
+        settings: of the broker, beside those of `standalone.conf`.
+        token: for the admin interface, where those settings ask for one.
 
     Attributes:
         admin: its admin interface, usable while it runs.
@@ -50,12 +52,13 @@ class ApachePulsar(BrokerProcess):
     start_seconds = 90.0
     stop_seconds = 20.0
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, settings: Mapping[str, str] | None = None, *, token: str | None = None) -> None:
         self._java = jars.java()
         self._jars = jars.ensure()
         super().__init__(folder, _different_ports(3))
         self.admin_url = f"http://{LOOPBACK}:{self._ports[1]}"
-        self.admin = PulsarAdmin(self.admin_url)
+        self.admin = PulsarAdmin(self.admin_url, token)
+        self._settings = dict(settings or {})
 
     def _command(self) -> Sequence[str]:
         return (
@@ -77,6 +80,7 @@ class ApachePulsar(BrokerProcess):
             f"webServicePort={self._ports[1]}",
             # Without it the bookie would listen on every interface, whatever its address.
             f"listeningInterface={_loopback_interface()}",
+            *(f"{name}={value}" for name, value in self._settings.items()),
         )
         self._configuration_path.write_text("\n".join([common, *own, ""]), encoding="utf-8")
         if self._metadata_path.exists():

@@ -5,13 +5,16 @@ A producer on loan: who has it, since when, and where it was taken.
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
     from types import CodeType, TracebackType
 
     from safepulsar.broker.transport import TransportProducer
     from safepulsar.settings import ProducerSettings
+
+# Why a lease has no producer in time. The client library tries on behind both, and tells them apart in its log alone.
+STILL_OPENING: Final = "it is still being opened: the broker does not answer, or it refuses the credentials (`safepulsar doctor` tells which)"
 
 
 class Lender(Protocol):

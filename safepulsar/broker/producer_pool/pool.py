@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from safepulsar.broker.producer_pool.backoff import Backoff
 from safepulsar.broker.producer_pool.closing import flush_and_close
-from safepulsar.broker.producer_pool.lease import Creation, Lease, PooledProducer
+from safepulsar.broker.producer_pool.lease import STILL_OPENING, Creation, Lease, PooledProducer
 from safepulsar.broker.producer_pool.shelf import Shelf
 from safepulsar.broker.producer_pool.stats import PoolStats
 from safepulsar.errors import DeadlineExceeded, PoolClosed, SafePulsarError
@@ -250,7 +250,7 @@ class ProducerPool:
                     raise creation.error.with_traceback(None)  # everyone who waited raises it
                 self._check_open_locked()
                 creation.waiting.remove(lease)
-                raise self._timeout_locked(settings, "it is still being opened")
+                raise self._timeout_locked(settings, STILL_OPENING)
         finally:
             with self._lock:
                 self._waiting -= 1
