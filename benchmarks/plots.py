@@ -5,6 +5,7 @@ Results as plots. Axes of rates begin at zero or are logarithmic, and spreads ar
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
@@ -192,6 +193,65 @@ def _shape(found: Results) -> Figure:
     return figure
 
 
+def _web(found: Results) -> Figure:
+    """
+    A service with the naive code, with the best raw code and with safepulsar: how long a request takes, and how many there are.
+    """
+    groups = [
+        result
+        for case in ("web-send", "web-send-flask")
+        for broker in _BROKERS
+        if (result := found.find(case, broker)) is not None
+    ]
+    figure = Figure(figsize=(7.6, 0.85 * len(groups) + 1.6))
+    latency, rate = figure.subplots(1, 2, sharey=True, width_ratios=(3, 2))
+    ticks, labelled = [], set()
+    for group, result in enumerate(groups):
+        raw = max((name for name in result.figures if name.startswith("raw")), key=partial(_rate, result))
+        rows = {"naive, a client per request": _NAIVE, raw: _RAW[0], "safepulsar send": _OURS}
+        ticks.append((4 * group + 1, f"{result.title.partition(',')[0]}\n{result.broker}"))
+        for place, (name, colour) in enumerate(rows.items(), start=4 * group):
+            middle, most = (median(result.figures[name][figure]) / 1000 for figure in ("p50_us", "p99_us"))
+            label = "raw, one producer, the best setting" if name == raw else name
+            latency.plot([middle, most], [place] * 2, color=colour, linewidth=2, alpha=0.45)
+            latency.plot(most, place, "|", color=colour, markersize=9, markeredgewidth=2)
+            label_once = None if label in labelled else label
+            latency.plot(middle, place, "o", color=colour, markersize=5, label=label_once)
+            labelled.add(label)
+            note = {"xytext": (6, 0), "textcoords": "offset points", "va": "center", "fontsize": 8, "color": "#333333"}
+            latency.annotate(f"{_three(middle)} to {_three(most)} ms", (most, place), **note)
+            requests = _rate(result, name)
+            rate.barh(place, requests, 0.7, color=colour)
+            rate.annotate(_three(requests), (requests, place), **note)
+    latency.set_xscale("log")
+    low, high = latency.get_xlim()
+    latency.set_xlim(10 ** math.floor(math.log10(low)), 6 * high)  # with room for numbers
+    latency.minorticks_off()
+    latency.xaxis.set_major_formatter(lambda value, _: f"{value:,g} ms")
+    latency.set_xlabel("time of a request: median (dot) to p99 (line)")
+    latency.set_yticks([place for place, _ in ticks], [name for _, name in ticks])
+    latency.invert_yaxis()
+    rate.set_xlim(0, 1.2 * rate.get_xlim()[1])
+    rate.xaxis.set_major_formatter(lambda value, _: f"{value:,g}")
+    rate.set_xlabel("requests per second")
+    for axes in (latency, rate):
+        axes.grid(visible=False, axis="y")
+        axes.tick_params(axis="y", length=0)
+    figure.legend(*latency.get_legend_handles_labels(), loc="outside upper center", ncols=3, fontsize=8)
+    return figure
+
+
+def _rate(result: Result, name: str) -> float:
+    return median(result.figures[name]["rate"])
+
+
+def _three(value: float) -> str:
+    """
+    Three digits, and no more of them than are known.
+    """
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"  # noqa: PLR2004 - three digits
+
+
 def _panels(found: Results, draw: Callable[[Axes, str], None]) -> Figure:
     """
     One panel a broker, side by side, with one legend below.
@@ -268,4 +328,5 @@ PLOTS: dict[str, Callable[[Results], Figure]] = {
     "producers-by-threads": _producers_by_threads,
     "latency": _latency,
     "shape": _shape,
+    "web": _web,
 }

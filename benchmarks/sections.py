@@ -159,6 +159,18 @@ def _languages(found: Results) -> str:
     return table(headings, lines, right=(1, 3, 4)) if lines else _missing(found, "languages")
 
 
+def _web(found: Results) -> str:
+    lines = []
+    for result in found.results:
+        if result.subject == "web":
+            for name in result.figures:
+                middle, most = (_median(result, name, figure) / 1000 for figure in ("p50_us", "p99_us"))
+                cells = (f"{_median(result, name, 'rate'):,.0f}", f"{middle:,.2f}", f"{most:,.2f}")
+                lines.append((result.broker, result.title, name, *cells, f"{_median(result, name, 'cpu_us'):,.0f}"))
+    headings = ("", "", "", "requests per second", "median, ms", "p99, ms", "µs CPU per request")
+    return table(headings, lines, right=range(3, 7)) if lines else _missing(found, "web")
+
+
 def _missing(found: Results, *subjects: str) -> str:
     why = [f"{case}: {text}" for case, text in {**found.missing, **found.failed}.items()]
     return f"Nothing of {', '.join(sorted(subjects))} was measured. {' '.join(why)}".strip() + "\n"
@@ -212,5 +224,7 @@ SECTIONS: dict[str, Callable[[Results], str]] = {
     "shape-plot": _plot("shape", "Messages per second by topics, keys, size and failures"),
     "store": _informing("store", "outbox", "reorder"),
     "cost": _informing("cost", "pool", "imports", "memory"),
+    "web": _web,
+    "web-plot": _plot("web", "Latency and requests per second of a service: naive, raw and safe"),
     "readme": _readme,
 }

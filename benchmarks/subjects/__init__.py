@@ -16,6 +16,7 @@ SUBJECTS = (
     "submit",
     "sync",
     "awaiting",
+    "web",
     "cost",
     "pipeline",
     "pool",

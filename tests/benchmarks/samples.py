@@ -22,6 +22,14 @@ _CONTENDERS = {
         "safepulsar send",
     ),
     "awaiting": ("pulsar.asyncio, unbatched", "pulsar.asyncio, batched 1 ms", "safepulsar await submit"),
+    "web": (
+        "no message",
+        "raw, unbatched",
+        "raw, batched 1 ms",
+        "naive, a client per request",
+        "safepulsar submit",
+        "safepulsar send",
+    ),
     "threads": (
         "raw, one shared producer",
         "raw, one producer per thread",

@@ -30,4 +30,3 @@ class Long:
 
 class String:
     def __init__(self, *, required: bool = False) -> None: ...
-
