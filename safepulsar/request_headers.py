@@ -4,12 +4,12 @@ What a client's headers say, made safe: malformed trace contexts are replaced, t
 
 from __future__ import annotations
 
-import os
 import re
 import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from random import getrandbits  # ids of traces, no secrets; other ones in each forked child
 from typing import Final, Protocol
 from urllib.parse import quote, unquote
 
@@ -100,7 +100,7 @@ def new_traceparent() -> str:
     """
     A trace that begins here, and is not sampled.
     """
-    digits = os.urandom(24).hex()
+    digits = f"{getrandbits(192):048x}"
     return f"00-{digits[:32]}-{digits[32:]}-00"
 
 
