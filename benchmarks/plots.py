@@ -50,7 +50,7 @@ _PERCENTILES = (0, 50, 75, 90, 95, 99, 99.5, 99.9, 99.95, 99.99)
 
 def draw_all(found: Results, folder: Path, *, source: str) -> list[Path]:
     """
-    Draw every plot into the folder and return their paths.
+    Draw every plot of which something was measured into the folder, and return their paths.
 
     Args:
         found: what was measured.
@@ -62,7 +62,11 @@ def draw_all(found: Results, folder: Path, *, source: str) -> list[Path]:
     for name, draw in PLOTS.items():
         with mpl.rc_context(_STYLE):
             path = folder / f"{name}.png"
-            draw(found).savefig(path, dpi=_DPI, metadata={"Source": source, "Software": None})
+            figure = draw(found)
+            if not any(axes.has_data() for axes in figure.axes):  # nothing of it was measured
+                path.unlink(missing_ok=True)
+                continue
+            figure.savefig(path, dpi=_DPI, metadata={"Source": source, "Software": None})
         written.append(path)
     return written
 

@@ -103,8 +103,13 @@ def _cell(finding: Finding | None) -> str:
     return f"{middle} ({number(finding.low, finding)}–{number(finding.high, finding)})"
 
 
-def _plot(name: str, alternative: str) -> Callable[[Results], str]:
-    return lambda _found: f"![{alternative}](plots/{name}.png)\n"
+def _plot(name: str, alternative: str, subject: str | None = None) -> Callable[[Results], str]:
+    def section(found: Results) -> str:
+        if subject is not None and all(result.subject != subject for result in found.results):
+            return _missing(found, subject)  # its picture would be empty, and is not made
+        return f"![{alternative}](plots/{name}.png)\n"
+
+    return section
 
 
 def _send(found: Results) -> str:
@@ -215,16 +220,18 @@ SECTIONS: dict[str, Callable[[Results], str]] = {
     "send": _send,
     "send-plot": _plot("send-by-threads", "Messages per second of send, by threads"),
     "threads": _threads,
-    "threads-plot": _plot("producers-by-threads", "Messages per second by threads, with one producer or several"),
+    "threads-plot": _plot(
+        "producers-by-threads", "Messages per second by threads, with one producer or several", "threads"
+    ),
     "latency": _latency,
     "latency-plot": _plot("latency", "Latency of send from 8 threads, by percentile"),
     "languages": _languages,
     "pipeline": _informing("pipeline"),
     "shape": _informing("shape", skip="CPU per message"),
-    "shape-plot": _plot("shape", "Messages per second by topics, keys, size and failures"),
+    "shape-plot": _plot("shape", "Messages per second by topics, keys, size and failures", "shape"),
     "store": _informing("store", "outbox", "reorder"),
     "cost": _informing("cost", "pool", "imports", "memory"),
     "web": _web,
-    "web-plot": _plot("web", "Latency and requests per second of a service: naive, raw and safe"),
+    "web-plot": _plot("web", "Latency and requests per second of a service: naive, raw and safe", "web"),
     "readme": _readme,
 }
