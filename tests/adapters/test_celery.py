@@ -83,7 +83,7 @@ def test_a_task_has_the_context_of_its_sender(tmp_path: Path) -> None:
         context = current_context()
         contexts.append(None if context is None else [context.trace_id, context.tenant, context.deadline])
         sender.send("orders", str(number))
-        if number == 2:
+        if len(contexts) == 2:  # a folder has no order
             done.set()
 
     parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"

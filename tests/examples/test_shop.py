@@ -123,15 +123,14 @@ def test_a_broker_that_is_killed_and_revived_costs_no_order(module: str, tmp_pat
     """
     placed: list[tuple[str, int]] = []
     with ShopProcess(module) as shop, Client(shop.address) as client:
-        clients = threading.Thread(target=place_all, args=(shop.address, 30, placed))
+        clients = threading.Thread(target=place_all, args=(shop.address, 20, placed))
         clients.start()
         wait_until(lambda: len(placed) > 120, "a third of the orders", timeout_seconds=_SECONDS)
         client.kill_broker()
-        before = len(placed)
-        assert client.ask("GET", "/orders?limit=0")["broker"] == {"url": shop.broker_url, "state": "stopped"}
-        wait_until(lambda: len(placed) > before + 20, "orders without a broker", timeout_seconds=_SECONDS)
-        client.start_broker()
         clients.join()
+        assert client.ask("GET", "/orders?limit=0")["broker"] == {"url": shop.broker_url, "state": "stopped"}
+        place_all(shop.address, 10, placed)  # however fast the machine is, some are placed without a broker
+        client.start_broker()
         assert len(placed) == 360
         wait_until(lambda: client.counts()["delivered"] == 360, "every order's fate", timeout_seconds=_SECONDS)
         seen = client.ask("GET", "/orders?limit=1000")
@@ -162,6 +161,7 @@ def test_an_outage_beyond_the_deadline_keeps_orders_and_delivers_them_afterwards
         wait_until(lambda: client.counts()["delivered"] > 20, "some delivered orders", timeout_seconds=_SECONDS)
         client.kill_broker()
         clients.join()
+        place_all(shop.address, 2, placed)  # however fast the machine is, some are placed without a broker
         wait_until(lambda: client.counts()["waiting"] == 0, "the deadlines", timeout_seconds=_SECONDS)
         books = client.counts()
         assert books["kept"] > 0

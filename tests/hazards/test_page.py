@@ -24,9 +24,9 @@ def _tests(folder: Path) -> set[str]:
 
 def test_every_hazard_stands_on_the_page() -> None:
     """
-    Each test of a hazard is named on the page, and each test that the page names exists, here or among those of faults and contracts.
+    Each test of a hazard is named on the page, and each test that the page names exists, here or beside the others of its part.
     """
     named = set(re.findall(r"`(test_\w+)`", _PAGE.read_text(encoding="utf-8")))
     hazards = _tests(_HERE)
     assert hazards <= named
-    assert named - hazards <= _tests(_HERE.parent / "faults") | _tests(_HERE.parent / "contract")
+    assert named - hazards <= set().union(*(_tests(_HERE.parent / part) for part in ("faults", "contract", "broker")))
