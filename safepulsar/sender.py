@@ -19,7 +19,7 @@ from safepulsar.books.handle import SendHandle, now
 from safepulsar.checks import check_timeout
 from safepulsar.errors import DeadlineExceeded
 from safepulsar.sending import sequence_lane
-from safepulsar.sending.bulk import SendReport, Together, send_many
+from safepulsar.sending.bulk import Intake, SendReport, send_many
 from safepulsar.sending.intake import prepare
 from safepulsar.sending.sender_life import SenderLife
 from safepulsar.sending.sequence_lane import SequenceLane
@@ -226,7 +226,7 @@ class RetryingSender(SenderLife):
         """
         return send_many(
             self._many,
-            self._together(topic) or self.submit,
+            Intake(self._started(), self._prepare, self._accept),
             topic,
             values,
             partition_key=partition_key,
@@ -234,29 +234,6 @@ class RetryingSender(SenderLife):
             properties=properties,
             deadline_seconds=deadline_seconds,
         )
-
-    def _together(self, topic: str) -> Together | None:
-        """
-        How messages of this topic are accepted many at a time; None if it has no outbox.
-        """
-        engine = self._started()
-        if engine.queue(topic, keyed=False).outbox is None:
-            return None
-
-        def submit(
-            topic: str,
-            value: Sendable,
-            *,
-            partition_key: str | None,
-            ordering_key: str | None,
-            properties: Mapping[str, str] | None,
-            deadline_seconds: float | None,
-        ) -> SendHandle:
-            return self._prepare(
-                engine, topic, value, partition_key, ordering_key, properties, None, None, None, deadline_seconds
-            )
-
-        return Together(submit, engine.accept_durably)
 
     def resend(self, failed: FailedMessage) -> SendHandle:
         """

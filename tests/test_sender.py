@@ -4,6 +4,7 @@ The sender as an application sees it: what it sends, refuses, reports and counts
 
 from __future__ import annotations
 
+import json
 import math
 import threading
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ from safepulsar.errors import (
     InvalidMessage,
     InvalidSettings,
     InvalidTopic,
+    LanePaused,
     MessageTooBig,
     QueueFull,
     SenderClosed,
@@ -32,7 +34,7 @@ from tests.senders import TOPIC, Call, sender_of
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
     from safepulsar.serialization import Sendable
@@ -317,6 +319,43 @@ def test_send_many_reports_every_fate(broker: FakeBroker, sender: RetryingSender
     assert 0 < report.seconds < 60
 
 
+@pytest.mark.parametrize("make", [list, tuple, iter])
+@pytest.mark.parametrize("bound", [7, 150, 100_000])
+def test_send_many_keeps_the_order_of_all_kinds_of_values(
+    broker: FakeBroker, make: Callable[[list[Sendable]], Iterable[Sendable]], bound: int
+) -> None:
+    """
+    A list is taken a hundred at a time: bytes and others in turn, with keys for some, and more than there is room for.
+    """
+    values: list[Sendable] = [b"%d" % number if number % 9 else {"n": number} for number in range(1_050)]
+    with sender_of(broker, max_in_flight_messages=bound) as sender:
+        assert sender.send_many("orders", make(values)).delivered == 1_050
+        assert [json.loads(each or b"") for each in broker.payloads("orders")] == [
+            n if n % 9 else {"n": n} for n in range(1_050)
+        ]
+        report = sender.send_many(
+            "others", make(values), partition_key=lambda value: "k" if isinstance(value, dict) else None
+        )
+        assert (report.read, report.delivered) == (1_050, 1_050)
+    keyed = [json.loads(each.payload or b"") for each in broker.messages("others") if each.partition_key]
+    others = [json.loads(each.payload or b"") for each in broker.messages("others") if not each.partition_key]
+    assert keyed == [{"n": number} for number in range(0, 1_050, 9)]
+    assert others == [number for number in range(1_050) if number % 9]
+
+
+def test_send_many_of_a_list_takes_a_lane_that_is_stopped_into_account(broker: FakeBroker) -> None:
+    """
+    Behind a message that failed the lane takes none, and nothing of another lane waits for that.
+    """
+    with sender_of(broker) as sender:
+        broker.fail_next(1, "AuthorizationError", phase=Phase.CREATE)
+        with pytest.raises(SendFailed):
+            sender.send("orders", b"first", ordering_key="a")
+        with pytest.raises(LanePaused):
+            sender.send_many("orders", [b"0", b"1", b"2"], ordering_key=lambda value: "a" if value == b"2" else "b")
+        assert broker.payloads("orders") == [b"0", b"1"]
+
+
 def test_send_many_takes_a_key_for_all_or_of_each(broker: FakeBroker, sender: RetryingSender) -> None:
     """
     Keys are one text, or a function of the value; properties are for all.
@@ -361,6 +400,19 @@ def test_a_bad_value_in_the_middle_names_its_place(broker: FakeBroker, sender: R
     assert broker.payloads("orders") == [b"a", b"b"]
     assert next(values) == "d"
     assert sender.stats().counts.delivered == 2
+
+
+@pytest.mark.parametrize("bad", [0, 99, 100, 250])
+def test_a_bad_value_of_a_list_stops_nothing_before_it(broker: FakeBroker, sender: RetryingSender, bad: int) -> None:
+    """
+    Wherever it stands in those that are taken together.
+    """
+    values: list[Any] = [b"%d" % number for number in range(300)]
+    values[bad] = 7
+    with pytest.raises(InvalidMessage, match=rf"^values\[{bad}\]\.value: must be bytes"):
+        sender.send_many("orders", values)
+    assert broker.payloads("orders") == [b"%d" % number for number in range(bad)]
+    assert sender.stats().counts.delivered == bad
 
 
 @pytest.mark.parametrize("values", [b"abc", "abc", {"a": 1}], ids=["bytes", "text", "mapping"])

@@ -6,20 +6,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, TypedDict, runtime_checkable
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypedDict, runtime_checkable
 
-from safepulsar.books.handle import SendHandle, now
+from safepulsar.books.handle import SendHandle, State, now
 from safepulsar.errors import InvalidInput, SendFailed
 from safepulsar.message import Fate
+from safepulsar.sending.intake import prepare, prepare_payloads
 from safepulsar.topics import TopicNames
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from typing_extensions import Unpack
 
+    from safepulsar.sending.engine import Engine
     from safepulsar.serialization import Sendable
 
+_FINAL: Final = int(State.FINAL)  # an enum's attribute costs more than all the rest
 _ERRORS_SHOWN = 100
 _AT_ONCE = 100  # of one write to disk
 _SETTLE_EVERY = 5_000  # so that a generator without end does not fill the memory with handles
@@ -47,26 +50,6 @@ class SendReport:
     seconds: float
 
 
-class Submit(Protocol):
-    """
-    `RetryingSender.submit`.
-    """
-
-    def __call__(
-        self,
-        topic: str,
-        value: Sendable,
-        *,
-        partition_key: str | None,
-        ordering_key: str | None,
-        properties: Mapping[str, str] | None,
-        deadline_seconds: float | None,
-    ) -> SendHandle:
-        """
-        Accept one message.
-        """
-
-
 class ForAll(TypedDict):
     """
     What `RetryingSender.send_many` says of all values.
@@ -92,10 +75,12 @@ class _Tally:
         Wait for the fate of each.
         """
         for handle in handles:
-            error = handle.exception_once_kept()
-            if isinstance(error, SendFailed):
+            if handle._state != _FINAL:
+                handle.exception_once_kept()
+            error = handle._error
+            if error is not None:
                 self.failed += 1
-                if len(self.errors) < _ERRORS_SHOWN:
+                if len(self.errors) < _ERRORS_SHOWN and isinstance(error, SendFailed):
                     self.errors.append(error)
             elif handle._fate() is Fate.DUPLICATE:
                 self.duplicate += 1
@@ -115,36 +100,57 @@ class ManyStep(Protocol):
         """
 
 
-class Together:
+class Intake:
     """
-    Accepts messages of a topic with an outbox a hundred at a time, because each write to disk costs as much as many.
+    How a sender takes the messages of one `send_many`.
 
     Args:
-        submit: prepares one, and accepts nothing yet.
-        accept: accepts many; what stands before one that is refused is accepted.
+        engine: accepts many at once.
+        prepare: makes the handle of one; see `intake.prepare`.
+        accept: accepts one, where many at once is not possible.
     """
 
-    def __init__(self, submit: Submit, accept: Callable[[Sequence[SendHandle]], None]) -> None:
-        self.submit = submit
+    def __init__(
+        self, engine: Engine, prepare: Callable[..., SendHandle], accept: Callable[[SendHandle], None]
+    ) -> None:
+        self.engine = engine
+        self.prepare = prepare
         self._accept = accept
 
-    def accepted(self, handles: list[SendHandle], first: int) -> int:
+    def accept(self, ready: list[SendHandle], accepted: list[SendHandle]) -> None:
         """
-        Accept those of `handles` from place `first` on, and return the place behind them; take out what is refused.
+        Move what is ready to what is accepted, in order, as far as that goes; what is refused, and the rest, is dropped.
         """
-        if first < len(handles):
-            try:
-                self._accept(handles[first:])
-            except BaseException:
-                # With a number it is on disk, and in another state it is being kept.
-                handles[first:] = [each for each in handles[first:] if each.sequence_id is not None or each._state]
-                raise
-        return len(handles)
+        if not ready:
+            return
+        handles = ready.copy()
+        ready.clear()
+        taken = 0
+        try:
+            if self._accept_together(handles):
+                taken = len(handles)
+            for handle in handles[taken:]:
+                waited = now() - handle._accepted_at  # for room, for those before it
+                handle._accepted_at += waited
+                handle._deadline += waited
+                self._accept(handle)
+                taken += 1
+        finally:
+            accepted += handles[:taken]
+            # What was interrupted: with a number it is on disk, and in another state it is being kept.
+            accepted += [each for each in handles[taken:] if each.sequence_id is not None or each._state]
+
+    def _accept_together(self, handles: list[SendHandle]) -> bool:
+        try:
+            return self.engine.accept_together(handles)
+        except Exception as error:
+            self.engine.observers.refused(handles[0], error)
+            raise
 
 
 def send_many(
     steps: Iterable[ManyStep],
-    submit: Submit | Together,
+    intake: Intake,
     topic: str,
     values: Iterable[Sendable],
     **arguments: Unpack[ForAll],
@@ -155,7 +161,7 @@ def send_many(
     ends = [step.begin_many(TopicNames().full(topic)) for step in steps]
     report: SendReport | None = None
     try:
-        report = _send_many(submit, topic, values, **arguments)
+        report = _send_many(intake, topic, values, **arguments)
     finally:
         for end in reversed(ends):
             end(report)
@@ -163,7 +169,7 @@ def send_many(
 
 
 def _send_many(  # one loop, with and without a disk
-    submit: Submit | Together,
+    intake: Intake,
     topic: str,
     values: Iterable[Sendable],
     *,
@@ -177,38 +183,48 @@ def _send_many(  # one loop, with and without a disk
         raise InvalidInput("values", problem)
     began = now()
     tally = _Tally()
-    handles: list[SendHandle] = []
-    read = waiting_from = 0
-    together = submit if isinstance(submit, Together) else None
-    submit_one = submit.submit if isinstance(submit, Together) else submit
+    ready: list[SendHandle] = []
+    accepted: list[SendHandle] = []
+    read = 0
+    engine = intake.engine
+    # Without steps, keys and properties a payload is a message, and many are made in one go.
+    bare = intake.prepare is prepare and partition_key is None and ordering_key is None and properties is None
+    # One by one what may take its time to come: it must not wait for what comes behind it. A disk costs more than that.
+    at_once = _AT_ONCE if isinstance(values, (list, tuple)) or engine.queue(topic, keyed=False).outbox else 1
     try:
-        for value in values:
-            try:
-                handle = submit_one(
-                    topic,
-                    value,
-                    partition_key=partition_key(value) if callable(partition_key) else partition_key,
-                    ordering_key=ordering_key(value) if callable(ordering_key) else ordering_key,
-                    properties=properties,
-                    deadline_seconds=deadline_seconds,
-                )
-            except InvalidInput as error:
-                where, _, problem = str(error).partition(": ")
-                raise type(error)(f"values[{read}].{where}", problem) from error
-            handles.append(handle)
-            read += 1
-            if together is not None and len(handles) - waiting_from >= _AT_ONCE:
-                waiting_from = together.accepted(handles, waiting_from)
-            if len(handles) >= 2 * _SETTLE_EVERY:
-                tally.settle(handles[:_SETTLE_EVERY])
-                del handles[:_SETTLE_EVERY]
-                waiting_from -= _SETTLE_EVERY
+        for chunk in _chunks(values):
+            made = prepare_payloads(engine, topic, chunk, deadline_seconds) if bare else []
+            ready += made
+            read += len(made)
+            for value in chunk[len(made) :]:
+                try:
+                    handle = intake.prepare(
+                        engine,
+                        topic,
+                        value,
+                        partition_key(value) if callable(partition_key) else partition_key,
+                        ordering_key(value) if callable(ordering_key) else ordering_key,
+                        properties,
+                        None,
+                        None,
+                        None,
+                        deadline_seconds,
+                    )
+                except InvalidInput as error:
+                    where, _, problem = str(error).partition(": ")
+                    raise type(error)(f"values[{read}].{where}", problem) from error
+                ready.append(handle)
+                read += 1
+            if len(ready) >= at_once:
+                intake.accept(ready, accepted)
+            if len(accepted) >= 2 * _SETTLE_EVERY:
+                tally.settle(accepted[:_SETTLE_EVERY])
+                del accepted[:_SETTLE_EVERY]
     finally:
         try:
-            if together is not None:
-                together.accepted(handles, waiting_from)
+            intake.accept(ready, accepted)
         finally:
-            tally.settle(handles)
+            tally.settle(accepted)
     return SendReport(
         read=read,
         delivered=tally.delivered,
@@ -217,3 +233,12 @@ def _send_many(  # one loop, with and without a disk
         errors=tuple(tally.errors),
         seconds=now() - began,
     )
+
+
+def _chunks(values: Iterable[Sendable]) -> Iterator[Sequence[Sendable]]:
+    if isinstance(values, (list, tuple)):
+        for first in range(0, len(values), _AT_ONCE):
+            yield values[first : first + _AT_ONCE]
+    else:
+        for value in values:
+            yield (value,)

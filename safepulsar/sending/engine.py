@@ -173,28 +173,41 @@ class Engine:
         queue.outbox.put([handle])  # it writes to disk, and so without the lock
         return True
 
-    def accept_durably(self, handles: Sequence[SendHandle]) -> None:
+    def accept_together(self, handles: Sequence[SendHandle]) -> bool:
         """
-        As `accept`, for many of one topic that has an outbox, with one write to disk.
+        As `accept`, for many in one go: under one lock, or with one write to disk.
 
-        One by one where there is no room for all, or lanes are stopped; what stands before one that is refused is accepted.
+        False, and nothing is done, where each has to be looked at: there is no room for all, a lane is stopped, or they
+        go different ways. Interrupted by Ctrl-C, it has accepted all of them or, without an outbox, none.
 
         Raises:
-            QueueFull: see `accept`, as all others.
-            LanePaused: see there.
-            SenderClosed: see there.
-            StoreError: it could not be written.
+            SenderClosed: nothing is accepted any more.
+            StoreError: they could not be written.
+            RuntimeError: no thread can be had.
         """
-        queue, ledger = handles[0]._queue, self.ledger
+        ledger, count = self.ledger, len(handles)
+        size = sum([handle.size_bytes for handle in handles])
+        queues = {handle._queue for handle in handles}
+        queue = handles[0]._queue
         with ledger.lock:
             ledger.check_open_locked()
-            bytes_fit = ledger.in_flight_bytes + sum(handle.size_bytes for handle in handles) <= ledger.max_bytes
-            together = bytes_fit and ledger.in_flight + len(handles) <= ledger.max_messages and not queue.lanes.stops
-        if together and queue.outbox is not None:
-            queue.outbox.put(handles)
-            return
-        for handle in handles:
-            self.accept(handle)
+            fit = ledger.in_flight + count <= ledger.max_messages and ledger.in_flight_bytes + size <= ledger.max_bytes
+            if not fit or any(each.retired or each.lanes.stops for each in queues):
+                return False
+            if queue.outbox is None:
+                if len(queues) > 1 or (queue.named and queue.exactly_once is None):
+                    return False
+                queue.rouse_locked(hurry=False)
+                self._wake_locked()
+                if ledger.open:  # again, and from here straight on, see `Ledger`
+                    ledger.accepted += count
+                    ledger.in_flight += count
+                    ledger.in_flight_bytes += size
+                    queue.waiting.extend(handles)
+                    return True
+                raise ledger.closed_error()
+        queue.outbox.put(handles)
+        return True
 
     def _wake_locked(self) -> None:
         if not self.watch.awake:

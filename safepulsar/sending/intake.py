@@ -22,7 +22,7 @@ from safepulsar.serialization.payload import least_size, to_bytes
 from safepulsar.steps import Draft
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from safepulsar.sending.engine import Engine
     from safepulsar.steps import Chain
@@ -109,6 +109,31 @@ def prepare(
     if deliver_at_ms is not None:
         handle.deliver_at_ms = check_time_ms("deliver_at_ms", deliver_at_ms)
     return handle
+
+
+def prepare_payloads(
+    engine: Engine, topic: str, values: Iterable[object], deadline_seconds: float | None
+) -> list[SendHandle]:
+    """
+    As `prepare` without keys and properties, for the first of `values`, up to one that is not just bytes of a fitting size.
+    """
+    try:
+        queue = engine.plain[topic]
+    except (KeyError, TypeError):
+        queue = engine.queue(topic, keyed=False)
+    limit = engine.settings.max_message_bytes
+    moment = time.monotonic()
+    if deadline_seconds is None:
+        deadline_seconds = engine.settings.deadline_seconds
+    else:
+        deadline_seconds = check_deadline_seconds(deadline_seconds)
+    deadline = moment + deadline_seconds
+    handles = []
+    for value in values:
+        if type(value) is not bytes or len(value) > limit:
+            break
+        handles.append(SendHandle(queue, value, None, None, None, len(value), moment, deadline))
+    return handles
 
 
 def _text(field: str, key: object) -> str:
