@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Unpack
 
+    from safepulsar.message import MessageId
     from safepulsar.sending.engine import Engine
     from safepulsar.serialization import Sendable
 
@@ -74,6 +75,8 @@ class _Tally:
         """
         Wait for the fate of each.
         """
+        last: MessageId | None = None
+        duplicate = False
         for handle in handles:
             if handle._state != _FINAL:
                 handle.exception_once_kept()
@@ -82,10 +85,12 @@ class _Tally:
                 self.failed += 1
                 if len(self.errors) < _ERRORS_SHOWN and isinstance(error, SendFailed):
                     self.errors.append(error)
-            elif handle._fate() is Fate.DUPLICATE:
-                self.duplicate += 1
-            else:
-                self.delivered += 1
+                continue
+            if handle._message_id is not last:  # one for all of a batch
+                last = handle._message_id
+                duplicate = handle._fate() is Fate.DUPLICATE
+            self.duplicate += duplicate
+            self.delivered += not duplicate
 
 
 @runtime_checkable
