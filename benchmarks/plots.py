@@ -192,7 +192,8 @@ def _shape(found: Results) -> Figure:
         axes = figure.add_subplot(2, 2, number)
         points = _points(found, series, broker)
         _lines(axes, points, label, linear_x=series == "failing")
-        axes.legend(fontsize=8)
+        if points:
+            axes.legend(fontsize=8)
     figure.suptitle(f"messages per second on {broker}", x=0.01, ha="left", fontsize=10)
     return figure
 

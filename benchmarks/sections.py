@@ -226,7 +226,7 @@ SECTIONS: dict[str, Callable[[Results], str]] = {
     "latency": _latency,
     "latency-plot": _plot("latency", "Latency of send from 8 threads, by percentile"),
     "languages": _languages,
-    "pipeline": _informing("pipeline"),
+    "pipeline": _informing("steps", "pipeline"),
     "shape": _informing("shape", skip="CPU per message"),
     "shape-plot": _plot("shape", "Messages per second by topics, keys, size and failures", "shape"),
     "store": _informing("store", "outbox", "reorder"),

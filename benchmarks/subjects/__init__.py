@@ -18,6 +18,7 @@ SUBJECTS = (
     "awaiting",
     "web",
     "cost",
+    "steps",
     "pipeline",
     "pool",
     "keyed",
