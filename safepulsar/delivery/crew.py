@@ -150,9 +150,15 @@ class Crew:
             self._linger(sleeper)
             self._gather(sleeper)
             delivery = queue.hand_over_next()
-            self._pass_turn()
-            if delivery is not None:
+            if delivery is not None and delivery.batched:
+                # Answered by now. To wake another thread for what came meanwhile would cost more than it gains.
                 queue.finish(delivery)
+                with self._ledger.lock:
+                    self._turn = False
+            else:
+                self._pass_turn()
+                if delivery is not None:
+                    queue.finish(delivery)
             del delivery  # or it would keep its messages in memory while this thread sleeps
 
     def _pass_turn(self) -> None:

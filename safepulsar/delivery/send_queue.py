@@ -9,7 +9,7 @@ The messages of one producer, in the order of acceptance, and the threads that h
 Only these threads touch the native client, so application threads can be killed, interrupted or left behind at
 exit without harm. Only the one that has the turn hands over, which keeps the order and fixes every batch's
 boundaries. Messages that go one by one are waited for without the turn, so a few groups of them are on their way
-together. With batches the turn is kept until they are answered: a flush, or another group, in the middle of a batch
+together. With batches the turn is kept until they are settled: a flush, or another group, in the middle of a batch
 would split it. What comes meanwhile is the next group: low load sends small ones at once, high load fills them.
 
 Nothing overtakes: as soon as anything handed over fails or runs out of time, the queue is *frozen*. Nobody hands

@@ -62,8 +62,11 @@ def to_json(value: object) -> bytes:
     """
     # What goes wrong on the fast way goes wrong on the slow one too, which says where.
     try:
-        if (fast := _fast()) is not None and _is_written_alike(value):
-            return fast(value)
+        if (fast := _fast()) is not None:
+            if _is_written_alike(value):
+                return fast(value)
+            if _is_model(value) and _is_written_alike(plain := _dumped(_detached(value))):
+                return fast(plain)
     except Exception:  # noqa: BLE001, S110
         pass
     field = "value"
@@ -236,6 +239,19 @@ def _is_record_type(kind: type) -> bool:
     return is_dataclass(kind) or hasattr(kind, "__struct_config__") or hasattr(kind, "__pydantic_serializer__")
 
 
+def _is_model(value: object) -> bool:
+    return _is_model_type(type(value))  # type: ignore[arg-type]  # every class can be hashed
+
+
+@lru_cache(maxsize=256)
+def _is_model_type(kind: type) -> bool:
+    return hasattr(kind, "model_dump")
+
+
+def _dumped(model: object) -> object:
+    return model.model_dump(by_alias=True, warnings=False)  # type: ignore[attr-defined]  # a model, as its type says
+
+
 def _plain_record(value: object) -> object:
     if hasattr(type(value), "__struct_config__"):
         try:
@@ -245,8 +261,8 @@ def _plain_record(value: object) -> object:
             for name in value.__struct_fields__:  # type: ignore[attr-defined]
                 _plain_part(place_of(name), getattr(value, name))
             raise _Unfit("holds something that JSON cannot hold") from None
-    if hasattr(value, "model_dump"):
-        return _plain(value.model_dump(by_alias=True, warnings=False))
+    if _is_model(value):
+        return _plain(_dumped(value))
     return _plain_items((each.name, getattr(value, each.name)) for each in fields(value))  # type: ignore[arg-type]
 
 
