@@ -198,6 +198,9 @@ class ContextStep:
     """
     The step that writes the current context into each message. What the application set itself is left as it is.
 
+    But for a malformed `traceparent`: it is replaced by the context's, and counted, see
+    `safepulsar.request_headers.malformed`.
+
     Properties: `traceparent`, `tracestate`, `baggage`, `tenant`, and those of `fields`.
 
     Args:
@@ -227,6 +230,9 @@ class ContextStep:
             own = draft.deadline_seconds
             draft.deadline_seconds = min(left, self._deadline_seconds if own is None else own)
         given = draft.properties or {}
+        if "traceparent" in given and context.traceparent is not None and not is_traceparent(given["traceparent"]):
+            malformed.count("traceparent")
+            given = {name: value for name, value in given.items() if name not in ("traceparent", "tracestate")}
         draft.properties = {**_properties(context, given), **given} or None
         draft.trace_id = draft.trace_id or context.trace_id
         return draft

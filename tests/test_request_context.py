@@ -343,6 +343,24 @@ def test_a_failed_message_keeps_its_trace(
     assert kept.message.properties == {"traceparent": _PARENT}
 
 
+def test_a_malformed_traceparent_in_the_properties_is_replaced() -> None:
+    """
+    With its state, and counted: receivers would begin a trace of their own. A sound one is the application's.
+    """
+    context = RequestContext(traceparent=_PARENT, tracestate="a=1")
+    other = _PARENT.replace(_TRACE, "1" * 32)
+    before = _counted("traceparent")
+    for given, expected in [
+        ({"traceparent": "00-nonsense", "tracestate": "b=2"}, {"traceparent": _PARENT, "tracestate": "a=1"}),
+        ({"traceparent": other, "tracestate": "b=2"}, {"traceparent": other, "tracestate": "b=2"}),
+    ]:
+        draft = Draft("t", b"x", properties=given)
+        with use_context(context):
+            ContextStep().before_send(draft)
+        assert draft.properties == expected
+    assert _counted("traceparent") == before + 1
+
+
 def test_a_requests_time_bounds_its_sends(broker: FakeBroker, sender: RetryingSender) -> None:
     """
     Whichever is shorter: what is left of the request, what the call says, what the sender's settings say.
