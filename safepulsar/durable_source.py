@@ -85,6 +85,7 @@ class DurableSource:
         self._topic = topic
         self._source = source
         self._last = 0
+        self._adopted: ExactlyOnce | None = None  # asked about each row, so not looked up for each
         self.sender = RetryingSender(client, failed_messages=_Rows(self._store), settings=settings, registry=registry)
 
     def __repr__(self) -> str:
@@ -174,9 +175,10 @@ class DurableSource:
 
     @property
     def _exactly_once(self) -> ExactlyOnce:
-        exactly_once = self.sender._started().queue(self._topic, keyed=True).exactly_once
-        assert exactly_once is not None  # noqa: S101 - the settings say so
-        return exactly_once
+        if self._adopted is None:
+            self._adopted = self.sender._started().queue(self._topic, keyed=True).exactly_once
+            assert self._adopted is not None  # noqa: S101 - the settings say so
+        return self._adopted
 
     def _adopt(self) -> None:
         engine = self.sender._started()

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from safepulsar.failed_messages import FailedMessageStore
     from safepulsar.message import MessageId
     from safepulsar.sender import RetryingSender
+    from safepulsar.settings import ProducerSettings
 
 
 @pytest.fixture(params=[False, True], ids=["no deduplication", "deduplication"])
@@ -387,6 +388,31 @@ def test_rows_of_another_input_are_not_taken_for_ours(broker: FakeBroker, tmp_pa
         assert ours.submit(1, b"1") is None
         assert ours.submit(2, b"2") is not None
     assert payloads(broker) == ["1", "a", "b", "2"]
+
+
+def test_a_row_of_an_input_looks_nothing_up(
+    broker: FakeBroker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    Its producer's settings are made once for the input: made for each row, they took most of its time.
+    """
+    made, producer = [], TopicSettings.producer
+
+    def counted(settings: TopicSettings, topic: str, *, keyed: bool) -> ProducerSettings:
+        made.append(topic)
+        return producer(settings, topic, keyed=keyed)
+
+    monkeypatch.setattr(TopicSettings, "producer", counted)
+    registry = ClientRegistry(broker.connect)
+    with DurableSource(
+        broker.url, tmp_path / "a.db", topic="orders", producer_name="rows", registry=registry
+    ) as source:
+        before = len(made)
+        for number in range(1, 101):
+            assert not source.is_stored(number)
+            assert source.submit(number, b"x", partition_key="key") is not None
+        assert len(made) == before
+    assert len(payloads(broker)) == 100
 
 
 def test_settings_that_do_not_go_together() -> None:
