@@ -23,6 +23,7 @@ from safepulsar.broker.outcomes import Phase, classify
 from safepulsar.delivery.lanes import late_because
 from safepulsar.errors import BrokerError, SafePulsarError
 from safepulsar.message import Attempt, MessageId
+from safepulsar.processes.native_calls import native_calls
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -187,6 +188,7 @@ class Delivery:
         """
         Hand over batch by batch, up to the first that is refused. A partial last batch is open until `wait`.
         """
+        native_calls.begin(id(self))  # up to the end of `wait`
         send, most, sent = self.producer.send_batch, self.producer.batch_max_messages, self._sent
         partial = False
         for batch in self._batches():
@@ -259,17 +261,20 @@ class Delivery:
         waits.
         """
         pause = _FIRST_LOOK_SECONDS
-        while True:
-            self.producer.flush()
-            for _, slot in self._sent:
-                if not slot:
-                    break
-            else:
-                return
-            if self._open == 0:
-                return
-            time.sleep(pause)
-            pause = min(pause * 2, _LAST_LOOK_SECONDS)
+        try:
+            while True:
+                self.producer.flush()
+                for _, slot in self._sent:
+                    if not slot:
+                        break
+                else:
+                    return
+                if self._open == 0:
+                    return
+                time.sleep(pause)
+                pause = min(pause * 2, _LAST_LOOK_SECONDS)
+        finally:
+            native_calls.end(id(self))
 
     def settle(self) -> None:
         """

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from safepulsar.errors import StoreCorrupted, StoreError, StoreUnavailable
 from safepulsar.failed_messages import files, schema
-from safepulsar.failed_messages.forks import forks
+from safepulsar.processes.forks import forks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

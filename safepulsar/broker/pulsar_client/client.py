@@ -26,6 +26,7 @@ from safepulsar.broker.pulsar_client.producer import PulsarProducer
 from safepulsar.broker.pulsar_client.reader import last_message_id, read_back
 from safepulsar.broker.pulsar_client.schemas import both_versions
 from safepulsar.errors import BrokerError, IncompatibleSchema
+from safepulsar.processes.native_calls import native_calls
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -179,7 +180,12 @@ class PulsarClient:
         Make an asynchronous call.
         """
         answer = Answer()
-        question(*arguments, answer)
+        native_calls.begin(id(answer))
+        try:
+            question(*arguments, answer)
+        except BaseException:
+            native_calls.end(id(answer))
+            raise
         return answer
 
     def wait(self, answer: Answer, topic: str, deadline: float) -> Any:  # noqa: ANN401  # the question's own type

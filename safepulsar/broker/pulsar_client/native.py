@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import _pulsar
 
 from safepulsar.errors import SafePulsarError
+from safepulsar.processes.native_calls import native_calls
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -79,6 +80,7 @@ class Answer:
         """
         self._told = result, value
         self._bar.release()
+        native_calls.end(id(self))
 
     def wait(self, deadline: float) -> tuple[_pulsar.Result, Any] | None:
         """
@@ -108,6 +110,7 @@ class Closings:
         Return the function for one more `close_async`.
         """
         function = functools.partial(bool)  # in C, and its end can be watched
+        native_calls.begin(id(function))
         self.watch(function)
         return function
 
@@ -115,8 +118,11 @@ class Closings:
         """
         Wait for the end of this function, too, which the library has been given.
         """
+        call = id(function)
+        native_calls.go_on(call)
+        watched = weakref.ref(function, lambda _: native_calls.end(call))
         with self._lock:
-            self._functions = [*self._living(), weakref.ref(function)]
+            self._functions = [*self._living(), watched]
 
     def wait(self, timeout_seconds: float) -> bool:
         """

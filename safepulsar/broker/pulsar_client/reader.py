@@ -33,6 +33,7 @@ from safepulsar.broker.pulsar_client.native import OK, code_of
 from safepulsar.broker.transport import Stored
 from safepulsar.errors import BrokerError
 from safepulsar.message import MessageId
+from safepulsar.processes.native_calls import native_calls
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -193,8 +194,10 @@ class _Reader:
         """
         slot: dict[_pulsar.Result, _pulsar.Message] = {}
         function = functools.partial(slot.setdefault)  # in C, and its end can be watched
+        native_calls.begin(id(function))
         self._native.read_next_async(function)
         if slot:
+            native_calls.end(id(function))
             return self._message_in(slot)
         self._client.watch(function)
         self._asked = slot

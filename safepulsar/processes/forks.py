@@ -1,5 +1,5 @@
 """
-No lock that is held, and no open database, ever crosses a fork.
+No lock that is held, no open database and no call of the client library ever crosses a fork.
 
 A child that inherits an open SQLite connection can't be saved afterwards: SQLite's own table of locks is copied
 too, so a second connection in the child believes that it holds locks which only the parent holds. When the parent
@@ -13,6 +13,8 @@ import os
 import threading
 import weakref
 from typing import Protocol
+
+from safepulsar.processes.native_calls import native_calls
 
 
 class Forkable(Protocol):
@@ -59,6 +61,7 @@ class Forks:
         In the thread that forks, just before.
         """
         self._lock.acquire()
+        native_calls.before_fork()  # first: answers may take their time, and the stores are needed meanwhile
         for store in list(self._watched):
             store.before_fork()
 
@@ -68,6 +71,7 @@ class Forks:
         """
         for store in list(self._watched):
             store.after_fork_in_parent()
+        native_calls.after_fork_in_parent()
         self._lock.release()
 
     def after_in_child(self) -> None:
@@ -75,6 +79,7 @@ class Forks:
         In the only thread of the child.
         """
         self._lock = threading.RLock()
+        native_calls.after_fork()
         for store in list(self._watched):
             store.after_fork()
 
