@@ -87,6 +87,8 @@ class GroupCommit(Generic[Item]):
         self._pid = os.getpid()
         self._queue_lock = threading.Lock()  # guards _queue
         self._queue: list[Batch[Item]] = []
+        # Whose thread writes. Nobody else waits for the turn: who did would, once written, have to get it all the same.
+        self._writer: Batch[Item] | None = None
         self._turn = threading.Lock()  # held by the thread that writes
         self._company = 1  # how many were written together last; changed in turns
 
@@ -109,7 +111,10 @@ class GroupCommit(Generic[Item]):
             self._queue.append(batch)
         try:
             while not batch.done:
-                if self._turn.locked():
+                with self._queue_lock:
+                    if self._writer is None:
+                        self._writer = batch
+                if self._writer is not batch:
                     batch.sleep()
                     continue
                 group: Sequence[Batch[Item]] = ()
@@ -118,6 +123,7 @@ class GroupCommit(Generic[Item]):
                         batch.done = True
                     else:
                         group = self._write_all_that_wait()
+                self._writer = None
                 self._wake_next()
                 _wake(group)
         except BaseException:
@@ -125,6 +131,8 @@ class GroupCommit(Generic[Item]):
             with self._queue_lock:
                 if batch in self._queue:
                     self._queue.remove(batch)
+                if self._writer is batch:
+                    self._writer = None
             self._wake_next()
             raise
         if batch.error is not None:

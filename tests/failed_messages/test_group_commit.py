@@ -5,6 +5,7 @@ Threads that keep at the same time share one write, and each hears the truth abo
 from __future__ import annotations
 
 import threading
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -308,3 +309,57 @@ def test_nobody_writes_in_a_turn(writes: Writes, group_commit: GroupCommit[str],
         assert writes.groups == []
     callers.join()
     assert writes.groups == [["1", "2"]]
+
+
+class _WatchedLock:
+    """
+    A lock that counts those who found it held, and waited.
+    """
+
+    def __init__(self) -> None:
+        self.waited = 0
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> None:
+        if not self._lock.acquire(blocking=False):
+            self.waited += 1
+            self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+    def locked(self) -> bool:
+        """
+        Whether somebody had it a moment ago: anything can happen before the caller goes on.
+        """
+        held = self._lock.locked()
+        time.sleep(0.0005)
+        return held
+
+
+def test_nobody_waits_for_the_turn() -> None:
+    """
+    Who did would have to get it even once written, one behind the other: groups of eight became groups of two.
+    """
+
+    def write(group: Sequence[Batch[str]], transaction: Transaction) -> None:
+        time.sleep(0.0001)  # as the disk: others run meanwhile
+        for batch in group:
+            batch.ids = [1]
+        transaction.committed = True
+
+    group_commit = GroupCommit(write)
+    turn = _WatchedLock()
+    group_commit._turn = turn  # type: ignore[assignment]
+
+    def run() -> None:
+        for _ in range(300):
+            assert group_commit.commit(["1"], lambda _: time.sleep(0)) == [1]
+            time.sleep(0)
+
+    threads = [threading.Thread(target=run) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert turn.waited == 0
