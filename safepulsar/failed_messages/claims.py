@@ -74,13 +74,14 @@ def claim(
     end_old_leases(connection, now, report)
     selection = _Selection(connection, owner, where, now, limit=limit, max_bytes=max_bytes)
     taken: list[FailedMessage] = []
+    broken: set[_Lane | None] = set()  # lanes in which a damaged one was found; what was selected before it stays
     while not (selection.full and taken):
         wanted = selection.more()
         if not wanted:
             break
         found = read_rows(connection, [failed_message_id for failed_message_id, _ in wanted])
         for failed_message_id, lane in wanted:
-            if lane in selection.stopped:
+            if lane in broken:
                 selection.count -= 1
                 continue
             try:
@@ -89,6 +90,7 @@ def claim(
                 report(failed_message_id)  # it stays unclaimed, and so in the way of what is behind it in its lane
                 selection.count -= 1
                 if lane is not None:
+                    broken.add(lane)
                     selection.stopped.add(lane)
     many.insert(
         connection,

@@ -99,6 +99,15 @@ def test_a_filter_does_not_overtake_within_a_lane(store: FailedMessageStore) -> 
     assert claim(store, "r1", error="SendTimeout") == [2]
 
 
+@pytest.mark.parametrize("limit", [1, 2])
+def test_a_gap_in_a_lane_holds_back_only_what_is_behind_it(store: FailedMessageStore, limit: int) -> None:
+    """
+    Of a first and a third of one lane, asked for by their ids, the first may go.
+    """
+    store.keep([failed(key="a"), failed(key="a"), failed(key="a"), failed(key=None)])
+    assert claim(store, "r1", limit=limit, ids=(1, 3, 4)) == [1, 4][:limit]
+
+
 def test_a_claim_is_bounded_in_bytes(store: FailedMessageStore) -> None:
     """
     A claim takes no more payload than allowed, but always at least one message.
