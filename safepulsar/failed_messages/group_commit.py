@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Generic, TypeVar
 
@@ -90,7 +89,6 @@ class GroupCommit(Generic[Item]):
         # Whose thread writes. Nobody else waits for the turn: who did would, once written, have to get it all the same.
         self._writer: Batch[Item] | None = None
         self._turn = threading.Lock()  # held by the thread that writes
-        self._company = 1  # how many were written together last; changed in turns
 
     def commit(self, items: Sequence[Item], on_committed: Callable[[Batch[Item]], None] | None = None) -> list[int]:
         """
@@ -162,20 +160,9 @@ class GroupCommit(Generic[Item]):
         if first is not None:
             first.wake()
 
-    def _let_others_come(self) -> None:
-        """
-        Those of the last group have just been woken, and may be about to come back with more: wait while they do.
-        """
-        known = 0
-        while known < len(self._queue) < self._company:
-            known = len(self._queue)
-            time.sleep(0)  # gives the GIL to whoever wants it
-
     def _write_all_that_wait(self) -> Sequence[Batch[Item]]:
-        self._let_others_come()
         with self._queue_lock:
             group, self._queue = self._queue, []
-        self._company = len(group)
         try:
             # What is settled was written by one who was interrupted before everybody knew.
             self._write_group([batch for batch in group if not batch.settled])
