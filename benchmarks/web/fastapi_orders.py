@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from fastapi import FastAPI
 from pydantic import BaseModel
 
-from benchmarks.web.by_hand import TOPIC, ByHand, open_by_hand
+from benchmarks.web.by_hand import TOPIC, ByHand, freeze, open_by_hand
 from safepulsar.adapters.fastapi import After, BlockingSender, SafePulsar, Sender
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ class _Opened:
 @asynccontextmanager
 async def _life(_app: FastAPI) -> AsyncIterator[None]:
     with open_by_hand() as (_Opened.by_hand, _Opened.settle):
+        freeze()
         yield
 
 

@@ -13,7 +13,7 @@ from contextlib import ExitStack
 
 from flask import Flask, request
 
-from benchmarks.web.by_hand import TOPIC, open_by_hand
+from benchmarks.web.by_hand import TOPIC, freeze, open_by_hand
 from safepulsar.adapters.flask import SafePulsar, current_sender
 
 _TOPIC = os.environ[TOPIC]
@@ -24,6 +24,7 @@ SafePulsar(app)
 _opened = ExitStack()
 _by_hand, _settle = _opened.enter_context(open_by_hand())  # in the worker: gunicorn loads the application there
 atexit.register(_opened.close)
+freeze()
 
 
 def _number() -> tuple[dict[str, int], int]:
