@@ -31,7 +31,10 @@ class NativeCalls:
     """
 
     def __init__(self) -> None:
-        self._under_way: set[int] = set()  # changed by single operations, which are atomic
+        # Both are changed by single operations, which are atomic.
+        self._under_way: set[int] = set()
+        self._late: set[int] = set()  # that a fork has waited for in vain; the next ones don't
+        self._answered = True  # since then
         self._used = False
         self._forking = False
         self._forked = threading.Event()  # not while the process forks
@@ -62,23 +65,31 @@ class NativeCalls:
         It is answered, or nobody waits for it any more. Once more does no harm.
         """
         self._under_way.discard(call)
+        self._late.discard(call)
+        self._answered = True
 
     # -- the fork ----------------------------------------------------------------------------------------------
 
     def before_fork(self) -> None:
         """
-        Let nothing begin, and wait until nothing is under way, but not for ever. Never raises.
+        Let nothing begin, and wait until nothing is under way, a second at most. Never raises.
+
+        What it has waited for in vain the next fork does not wait for, nor for anything until there is an answer again.
         """
         if not self._used:
             return
         self._forked.clear()
         self._forking = True
-        until = time.monotonic() + _LONGEST_SECONDS
+        until = time.monotonic() + (_LONGEST_SECONDS if self._answered else 0.0)
         quiet = 0
         try:
             # Twice in a row: the library's thread has a few steps left after an answer.
-            while quiet < 2 and time.monotonic() < until:  # noqa: PLR2004
-                quiet = 0 if self._under_way else quiet + 1
+            while quiet < 2:  # noqa: PLR2004
+                quiet = 0 if self._under_way - self._late else quiet + 1
+                if time.monotonic() > until:
+                    self._late |= self._under_way
+                    self._answered = False
+                    break
                 time.sleep(_LOOK_SECONDS)
         except KeyboardInterrupt:
             self._interrupted = True  # what is raised while a process forks is printed and forgotten

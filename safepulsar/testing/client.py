@@ -114,10 +114,9 @@ class FakeClient:
 
     def leak(self) -> None:
         """
-        Only counted: there is nothing native here to be kept from its end.
+        Only counted: there is nothing native here to be kept from its end. Without a lock, in a child that is just forked.
         """
-        with self._network.changed:
-            self._network.counts.leaked += 1
+        self._network.counts.leaked += 1
 
     def _run(self) -> None:
         # The network thread of this client. A callback that raises ends it, seen by `threading.excepthook`: nothing
@@ -272,8 +271,7 @@ class FakeProducer:
         """
         Only counted, as `FakeClient.leak`.
         """
-        with self._network.changed:
-            self._network.counts.leaked += 1
+        self._network.counts.leaked += 1
 
     def _pump(self) -> None:
         while self._network.deliver_next(self._session.line):

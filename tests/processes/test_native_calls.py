@@ -76,7 +76,7 @@ def test_nothing_begins_while_the_process_forks(calls: NativeCalls, forking: thr
 
 def test_a_fork_does_not_wait_for_ever(calls: NativeCalls, monkeypatch: pytest.MonkeyPatch) -> None:
     """
-    A broker that is away answers nothing; servers start their workers all the same.
+    A broker that is away answers nothing; servers start their workers all the same, and wait for it once.
     """
     monkeypatch.setattr(module, "_LONGEST_SECONDS", 0.05)
     calls.begin(1)
@@ -85,6 +85,32 @@ def test_a_fork_does_not_wait_for_ever(calls: NativeCalls, monkeypatch: pytest.M
     assert time.monotonic() - began >= 0.05
     calls.after_fork_in_parent()
     calls.begin(2)  # waits for nothing any more
+    calls.end(2)
+    monkeypatch.setattr(module, "_LONGEST_SECONDS", 60)
+    calls.before_fork()  # what it has waited for in vain need not end for this one
+    calls.after_fork_in_parent()
+    calls.end(1)
+    assert not calls._late
+
+
+def test_forks_wait_for_a_broker_that_is_away_once(calls: NativeCalls, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    Also where more was handed over meanwhile; until it answers again.
+    """
+    monkeypatch.setattr(module, "_LONGEST_SECONDS", 0.05)
+    calls.begin(1)
+    calls.before_fork()
+    calls.after_fork_in_parent()
+    calls.begin(2)
+    monkeypatch.setattr(module, "_LONGEST_SECONDS", 60)
+    calls.before_fork()
+    calls.after_fork_in_parent()
+    calls.end(1)
+    monkeypatch.setattr(module, "_LONGEST_SECONDS", 0.05)
+    calls.begin(3)
+    began = time.monotonic()
+    calls.before_fork()
+    assert time.monotonic() - began >= 0.05
 
 
 def test_a_process_without_a_client_forks_at_once(calls: NativeCalls, monkeypatch: pytest.MonkeyPatch) -> None:
