@@ -15,7 +15,7 @@ from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from safepulsar.books.awaiting import Alarm, AwaitCancelled
+from safepulsar.books.awaiting import Alarm, AwaitCancelled, raise_cancelled
 from safepulsar.books.handle import now
 from safepulsar.errors import NoRunningLoop, QueueFull, SafePulsarError
 from safepulsar.processes.process import process
@@ -166,10 +166,10 @@ class AsyncSender:
         )
         try:
             return await handle
-        except AwaitCancelled:
+        except asyncio.CancelledError:
             if not handle.cancel():
                 raise
-            raise AwaitCancelled(handle.topic, handle, surely_not_sent=True) from None
+            raise_cancelled(handle.topic, handle, surely_not_sent=True)
 
     async def submit(
         self,
@@ -270,7 +270,7 @@ class _Room:
             # It may have been accepted in the same round of the loop.
             accepted = isinstance(self._verdicts.get(id(handle)), bool)
             gone = not accepted or handle.cancel()
-            raise AwaitCancelled(handle.topic, handle if accepted else None, surely_not_sent=gone) from None
+            raise_cancelled(handle.topic, handle if accepted else None, surely_not_sent=gone)
         finally:
             due.discard(future)
             verdict = self._verdicts.pop(id(handle), None)
@@ -286,7 +286,7 @@ class _Room:
             # A disk is not called back. Its answer, which comes soon, tells what became of the message.
             await asyncio.wait([writing])
             accepted = writing.exception() is None
-            raise AwaitCancelled(handle.topic, handle if accepted else None, surely_not_sent=not accepted) from None
+            raise_cancelled(handle.topic, handle if accepted else None, surely_not_sent=not accepted)
 
     def release(self) -> None:
         """

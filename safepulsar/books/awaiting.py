@@ -8,22 +8,29 @@ from __future__ import annotations
 
 import asyncio
 import math
+import sys
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from safepulsar.errors import NoRunningLoop
 
 if TYPE_CHECKING:
     from collections.abc import Generator
+    from typing import NoReturn
 
     from safepulsar.books.handle import SendHandle
 
 _STEP_SECONDS = 0.05  # so much later an alarm may come; what it guards is late already
+# Whether timeouts take a kind of CancelledError for one; before, `asyncio.timeout` lets it pass (python/cpython#113848).
+_KINDS_ARE_KNOWN: Final = sys.version_info >= (3, 12, 2) or (3, 11, 8) <= sys.version_info < (3, 12)
 
 
 class AwaitCancelled(asyncio.CancelledError):
     """
     The task that awaited a message was cancelled; and this became of the message.
+
+    Before Python 3.11.8, and in 3.12.0 and 3.12.1, it is the cause of a plain CancelledError, because timeouts know no
+    other there; `within` finds it everywhere.
 
     Attributes:
         surely_not_sent: True if it was taken back before it was handed over, or never accepted: it is in no topic and in
@@ -40,7 +47,7 @@ class AwaitCancelled(asyncio.CancelledError):
     @staticmethod
     def within(error: BaseException) -> AwaitCancelled | None:
         """
-        The one that `error` is or came of: a TimeoutError, or in Python 3.10 the plain CancelledError of the task.
+        The one that `error` is or came of: a TimeoutError, or the plain CancelledError of a task.
         """
         chain: BaseException | None = error
         passed: set[int] = set()
@@ -50,6 +57,20 @@ class AwaitCancelled(asyncio.CancelledError):
             passed.add(id(chain))
             chain = chain.__cause__ or chain.__context__
         return None
+
+
+def raise_cancelled(topic: str, handle: SendHandle | None, *, surely_not_sent: bool) -> NoReturn:
+    """
+    Tell the task that was cancelled.
+
+    Raises:
+        AwaitCancelled: see the class.
+        CancelledError: of which that is the cause.
+    """
+    told = AwaitCancelled(topic, handle, surely_not_sent=surely_not_sent)
+    if _KINDS_ARE_KNOWN:
+        raise told from None
+    raise asyncio.CancelledError(str(told)) from told
 
 
 class Alarm:
@@ -107,7 +128,7 @@ def wait_in_loop(handle: SendHandle, until: float) -> Generator[object, None, No
     try:
         yield from future
     except asyncio.CancelledError:
-        raise AwaitCancelled(handle.topic, handle, surely_not_sent=False) from None
+        raise_cancelled(handle.topic, handle, surely_not_sent=False)
     finally:
         due.discard(future)
         handle._unwatch(watcher)
