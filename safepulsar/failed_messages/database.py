@@ -9,7 +9,7 @@ import os
 import sqlite3
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -56,6 +56,13 @@ class Database:
         self._beyond_saving = False  # forked with the file open; see after_fork
         self._become_new()
         forks.watch(self)
+
+    def __del__(self) -> None:
+        # Whoever forgets to close loses nothing, and need not be warned. In a forked child it is the parent's.
+        connection = getattr(self, "_connection", None)
+        if connection is not None and self._pid == os.getpid():
+            with suppress(sqlite3.Error):
+                connection.close()
 
     def _become_new(self) -> None:
         self._pid = os.getpid()

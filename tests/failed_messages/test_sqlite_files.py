@@ -5,8 +5,10 @@ The store's file belongs to its user alone: made so under any umask, and refused
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import shutil
+import sqlite3
 import stat
 import tempfile
 from pathlib import Path
@@ -297,3 +299,17 @@ def test_a_replaced_file_is_noticed(path: Path) -> None:
         assert [message.message.payload for message in store.find()] == [b"new"]
     with SqliteFailedMessages(path.with_name("moved.db")) as store:
         assert [message.message.payload for message in store.find()] == [b"old"]
+
+
+def test_a_store_that_nobody_closed_is_closed_with_its_last_user(tmp_path: Path) -> None:
+    """
+    As in `RetryingSender(url, failed_messages=SqliteFailedMessages(path))`. Python 3.13 warns of connections that aren't.
+    """
+    store = SqliteFailedMessages(tmp_path / "failed.db").open()
+    store.keep([failed()])
+    connection = store.database._connection
+    assert connection is not None
+    del store
+    gc.collect()
+    with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+        connection.execute("SELECT 1")
