@@ -49,10 +49,13 @@ class NativeCalls:
         """
         self._used = True
         self._under_way.add(call)
-        while self._forking:  # looked at behind the line above, so that one of the two sees the other
-            self._under_way.discard(call)
-            self._forked.wait(_LONGEST_SECONDS)
-            self._under_way.add(call)
+        if self._forking:  # looked at behind the line above, so that one of the two sees the other
+            # Not for ever: a signal handler that closes a sender may have interrupted the thread that is about to fork.
+            until = time.monotonic() + _LONGEST_SECONDS
+            while self._forking and time.monotonic() < until:
+                self._under_way.discard(call)
+                self._forked.wait(_LONGEST_SECONDS)
+                self._under_way.add(call)
 
     def go_on(self, call: int) -> None:
         """

@@ -113,6 +113,27 @@ def test_forks_wait_for_a_broker_that_is_away_once(calls: NativeCalls, monkeypat
     assert time.monotonic() - began >= 0.05
 
 
+def test_a_signal_handler_may_begin_a_call_in_the_middle_of_a_fork(
+    calls: NativeCalls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    It runs in the thread that forks, which goes on only when it has returned.
+    """
+    monkeypatch.setattr(module, "_LONGEST_SECONDS", 0.05)
+    sleep = time.sleep
+
+    def interrupted(seconds: float) -> None:
+        calls.begin(2)
+        calls.end(2)
+        sleep(seconds)
+
+    calls.begin(1)
+    calls.end(1)
+    monkeypatch.setattr(time, "sleep", interrupted)
+    calls.before_fork()
+    calls.after_fork_in_parent()
+
+
 def test_a_process_without_a_client_forks_at_once(calls: NativeCalls, monkeypatch: pytest.MonkeyPatch) -> None:
     """
     Nothing looks, nothing waits.
