@@ -191,7 +191,7 @@ def outlast(trial: Trial, settings: TopicSettings) -> None:
         trial.broker.freeze()
         trial.outlast_deadline()
         trial.broker.thaw()
-        trial.wait_for_more(timeout_seconds=60.0)
+        trial.wait_for_more(300, timeout_seconds=60.0)  # of each lane, behind those that are kept
     trial.close()
     kept = trial.store.count()
     replayed = trial.replay(SenderSettings(topic_defaults=settings))
