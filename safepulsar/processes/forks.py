@@ -40,7 +40,7 @@ class Forkable(Protocol):
 
 class Forks:
     """
-    Tells every store of a fork. One instance, `forks`, because a process forks as a whole.
+    Tells every store, and the calls of the client library, of a fork. One instance, `forks`, because a process forks as a whole.
     """
 
     def __init__(self) -> None:

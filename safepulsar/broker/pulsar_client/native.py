@@ -116,10 +116,9 @@ class Closings:
 
     def watch(self, function: Callable[..., object]) -> None:
         """
-        Wait for the end of this function, too, which the library has been given.
+        Wait for the end of this function, too, which the library has been given. It has begun in `native_calls`.
         """
         call = id(function)
-        native_calls.go_on(call)
         watched = weakref.ref(function, lambda _: native_calls.end(call))
         with self._lock:
             self._functions = [*self._living(), watched]

@@ -195,7 +195,11 @@ class _Reader:
         slot: dict[_pulsar.Result, _pulsar.Message] = {}
         function = functools.partial(slot.setdefault)  # in C, and its end can be watched
         native_calls.begin(id(function))
-        self._native.read_next_async(function)
+        try:
+            self._native.read_next_async(function)
+        except BaseException:
+            native_calls.end(id(function))
+            raise
         if slot:
             native_calls.end(id(function))
             return self._message_in(slot)
