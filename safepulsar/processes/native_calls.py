@@ -7,7 +7,7 @@ Two things were found where a child is forked while the library answers, with pu
   that is forked just then waits for ever inside of `os.fork`, for a lock that nobody has any more. One fork in 200 beside
   a producer at full load. With Python 3.12 and 3.13 none of 800 did.
 - The library makes some of its constants at the first use, as C++ does (`Url::parse`). A child that is forked just then
-  waits for ever where it connects. One program in a hundred that forks right after its first message.
+  waits for ever where it connects. Three of 504 programs that fork right after their first message had such a child.
 """
 
 from __future__ import annotations
