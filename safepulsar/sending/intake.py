@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import time
 from functools import partial
+from math import inf
 from typing import TYPE_CHECKING
 
 from safepulsar.books.handle import SendHandle
@@ -18,7 +19,7 @@ from safepulsar.checks import (
     check_time_ms,
 )
 from safepulsar.errors import InvalidMessage
-from safepulsar.serialization.payload import least_size, to_bytes
+from safepulsar.serialization.payload import to_bytes, too_big
 from safepulsar.steps import Draft
 
 if TYPE_CHECKING:
@@ -80,14 +81,12 @@ def prepare(
     except (KeyError, TypeError):
         queue = engine.queue(topic, keyed=keyed)
     settings = engine.settings
-    limit = settings.max_message_bytes
-    if type(value) is not bytes and least_size(value) > limit and not queue.settings.chunking:
-        raise _too_big("at least ", least_size(value), limit)  # and is not encoded first
-    payload = value if type(value) is bytes else to_bytes(value)
+    limit = inf if queue.settings.chunking else settings.max_message_bytes
+    payload = value if type(value) is bytes else to_bytes(value, limit)
     if payload is not None:
         size += len(payload)
-    if size > limit and not queue.settings.chunking:
-        raise _too_big("", size, limit)
+    if size > limit:
+        raise too_big("", size, limit)
     moment = time.monotonic()
     if deadline_seconds is None:
         deadline_seconds = settings.deadline_seconds
@@ -141,14 +140,6 @@ def _text(field: str, key: object) -> str:
     if not isinstance(plain, str):
         check_key(field, plain)  # which refuses it
     return str.__str__(plain)  # a class of its own could hold more than text
-
-
-def _too_big(about: str, size: int, limit: int) -> InvalidMessage:
-    problem = (
-        f"the message has {about}{size} bytes with its keys and properties; at most {limit} are allowed: send a "
-        "reference, or see `chunking` and `max_message_bytes`"
-    )
-    return InvalidMessage("value", problem)
 
 
 def _prepare_through(

@@ -4,6 +4,7 @@ What an application passes as a message becomes bytes here: bytes as they are, t
 
 from __future__ import annotations
 
+from math import inf
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from safepulsar.errors import InvalidMessage
@@ -69,17 +70,24 @@ class ProtobufMessage(Protocol):
         ...
 
 
-def to_bytes(value: object) -> bytes | None:
+def to_bytes(value: object, at_most: float = inf) -> bytes | None:
     """
     The payload of `value`; None stays None (a tombstone).
 
     Bytes are sent as they are (a bytearray or memoryview is copied, so that later changes don't reach the
     message), text as UTF-8, a mapping, list, tuple, dataclass, struct or model as JSON, see `json_text`.
 
+    Args:
+        value: what the application passed.
+        at_most: bytes; what surely has more is not encoded first. What is returned can have more.
+
     Raises:
-        InvalidMessage: another type, text with lone surrogates, or data that JSON cannot hold exactly.
+        InvalidMessage: another type, surely too long, text with lone surrogates, or data that JSON cannot hold exactly.
     """
-    if type(value) in _DATA:  # the most usual ones first
+    kind = type(value)
+    if kind in _LEAST and _LEAST[kind] * len(value) > at_most:  # type: ignore[arg-type]  # of these each has a length
+        raise too_big("at least ", least_size(value), at_most)
+    if kind in _DATA:  # the most usual ones first
         return to_json(value)
     if value is None or type(value) is bytes:
         return value
@@ -89,9 +97,20 @@ def to_bytes(value: object) -> bytes | None:
         return _copy(value)
     if is_data(value):
         return to_json(value)
-    what = type(value).__name__
+    what = kind.__name__
     problem = f"must be bytes, text, a mapping, a list, a dataclass or None (a tombstone), not {what}; see Serializers"
     raise InvalidMessage("value", problem)
+
+
+def too_big(about: str, size: int, limit: float) -> InvalidMessage:
+    """
+    The error of a message with `size` bytes where `limit` are allowed.
+    """
+    problem = (
+        f"the message has {about}{size} bytes with its keys and properties; at most {limit} are allowed: send a "
+        "reference, or see `chunking` and `max_message_bytes`"
+    )
+    return InvalidMessage("value", problem)
 
 
 def text_to_bytes(text: str) -> bytes:

@@ -24,11 +24,13 @@ from safepulsar.tracing.context import (
     baggage_text,
     context_with,
     parse,
-    traceparent_of,
+    texts_of,
 )
 
 # Behind our own, which says what is missing if it is.
+from opentelemetry.context import get_current  # isort: skip
 from opentelemetry.trace import (  # isort: skip
+    INVALID_SPAN_CONTEXT,
     Link,
     SpanContext,
     SpanKind,
@@ -53,6 +55,9 @@ if TYPE_CHECKING:
 
 _MOST_TOPICS: Final = 10_000  # of which the span's name and attributes are kept
 _OK: Final = Status(StatusCode.OK)
+# An enum's attribute costs more than a name.
+_PRODUCER: Final = SpanKind.PRODUCER
+_CLIENT: Final = SpanKind.CLIENT
 # The `send` span of the `send_many` that is going on here, if it wants each message to have one of its own.
 _batch: ContextVar[Span | None] = ContextVar("safepulsar_batch", default=None)
 
@@ -122,9 +127,11 @@ class Tracing:
         if given is not None:
             draft.trace_id = f"{given.trace_id:032x}"
         elif text is not None:
-            draft.set_property(TRACEPARENT, text)
+            if properties is None:
+                draft.properties = properties = {}
+            properties[TRACEPARENT] = text
             if state:
-                draft.set_property(TRACESTATE, state)
+                properties[TRACESTATE] = state
             draft.trace_id = text[3:35]
         if self._baggage and BAGGAGE not in (draft.properties or ()):
             value = baggage_text(self._baggage)
@@ -138,21 +145,23 @@ class Tracing:
         """
         batch = _batch.get()
         if batch is not None and not self._create_spans:
-            return _texts(batch.get_span_context())
-        ambient = get_current_span().get_span_context()
+            return texts_of(batch.get_span_context())
+        # Looked up once, and named wherever it is asked for. Outside of any request it is empty: then it has no span.
+        context = get_current()
+        ambient = get_current_span(context).get_span_context() if context else INVALID_SPAN_CONTEXT
         if ambient.is_valid:
             if self._follow_parent and not ambient.trace_flags & 1:
-                return _texts(ambient)
-            return _texts(self._begin(draft, None, given, batch))
+                return texts_of(ambient)
+            return texts_of(self._begin(draft, context, given, batch))
         request = current_context()
         if request is not None and request.traceparent is not None:
             if self._follow_parent and not int(request.traceparent[-2:], 16) & 1:
                 return request.traceparent, request.tracestate
-            return _texts(self._begin(draft, _parent(request), given, batch))
+            return texts_of(self._begin(draft, _parent(request) or context, given, batch))
         if self._roots < 1 and random() >= self._roots:  # noqa: S311 - as said
             # A trace that begins with this message, and that nobody records.
             return f"00-{getrandbits(128) | 1:032x}-{getrandbits(64) | 1:016x}-00", None
-        return _texts(self._begin(draft, None, given, batch))
+        return texts_of(self._begin(draft, context, given, batch))
 
     @staticmethod
     def _given(properties: dict[str, str]) -> SpanContext | None:
@@ -169,17 +178,15 @@ class Tracing:
         properties.pop(TRACESTATE, None)
         return None
 
-    def _begin(
-        self, draft: Draft, parent: Context | None, given: SpanContext | None, batch: Span | None
-    ) -> SpanContext:
+    def _begin(self, draft: Draft, parent: Context, given: SpanContext | None, batch: Span | None) -> SpanContext:
         send, create, attributes = self._topics.get(draft.topic) or self._of(draft.topic)
         if batch is not None:
-            name, kind = create, SpanKind.PRODUCER
+            name, kind = create, _PRODUCER
             attributes = {**attributes, names.OPERATION_NAME: "create", names.OPERATION_TYPE: "create"}
         else:
-            name, kind = send, SpanKind.PRODUCER if given is None else SpanKind.CLIENT
+            name, kind = send, _PRODUCER if given is None else _CLIENT
         links = None if given is None else [Link(given)]
-        span = self._started().start_span(name, parent, kind, attributes, links)
+        span = (self._tracer or self._started()).start_span(name, parent, kind, attributes, links)
         context = span.get_span_context()
         if span.is_recording():
             draft.span = _OpenSpan(span)
@@ -215,7 +222,7 @@ class Tracing:
         """
         name, _, attributes = self._topics.get(topic) or self._of(topic)
         parent = None if get_current_span().get_span_context().is_valid else _parent(current_context())
-        kind = SpanKind.CLIENT if self._create_spans else SpanKind.PRODUCER
+        kind = _CLIENT if self._create_spans else _PRODUCER
         span = self._started().start_span(name, parent, kind, attributes)
         token = _batch.set(span)
 
@@ -308,12 +315,6 @@ class _OpenSpan:
             span.set_attribute(names.ERROR_TYPE, "refused")
             span.set_status(Status(StatusCode.ERROR, "not accepted"))
             span.end()
-
-
-def _texts(span: SpanContext) -> tuple[str | None, str | None]:
-    if not span.is_valid:
-        return None, None
-    return traceparent_of(span), span.trace_state.to_header() if span.trace_state else None
 
 
 def _parent(request: RequestContext | None) -> Context | None:
