@@ -138,7 +138,11 @@ class Engine:
         """
         ledger = self.ledger
         size = handle.size_bytes
+        if ledger.wanting and wait and handle._watchers is None:
+            ledger.make_way()
+        ledger.wanting += 1
         with ledger.lock:
+            ledger.wanting -= 1
             if not ledger.open:
                 raise ledger.closed_error()
             if (

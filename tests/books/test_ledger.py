@@ -316,3 +316,31 @@ def test_waiting_for_any_fact_of_the_books() -> None:
         ledger.changed_locked()
     assert waiter.join() is True
     assert not ledger.wait_until(lambda: False, time.monotonic() + 0.01)
+
+
+# -- many who want the lock ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("counted", [1, -1])
+def test_a_wrong_count_of_those_who_want_the_lock_is_set_right(counted: int) -> None:
+    """
+    Ctrl-C while somebody waits for the lock leaves a count that nobody takes back: it costs a moment, once.
+    """
+    ledger = _ledger()
+    ledger.wanting = counted
+    ledger.make_way()
+    assert ledger.wanting == 0
+
+
+def test_who_makes_way_goes_on_as_soon_as_nobody_wants_the_lock() -> None:
+    """
+    And leaves the count alone.
+    """
+    ledger = _ledger()
+    ledger.wanting = 1
+    waiter = threading.Thread(target=ledger.make_way)
+    waiter.start()
+    ledger.wanting -= 1
+    waiter.join(_LONG_SECONDS)
+    assert not waiter.is_alive()
+    assert ledger.wanting == 0

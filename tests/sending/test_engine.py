@@ -4,6 +4,7 @@ Accepting and closing: the books balance whatever comes whenever, and nothing ac
 
 from __future__ import annotations
 
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
@@ -404,6 +405,39 @@ def test_a_message_that_meets_its_queue_on_its_way_out_is_sent(
         assert sum(pool.map(send, range(4))) == 400
     assert set(broker.payloads("orders")) == {f"{a}/{b}".encode() for a in range(4) for b in range(100)}
     assert len(broker.payloads("orders")) == 400
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts switches as Linux does")
+def test_many_threads_on_one_sender_are_no_convoy() -> None:
+    """
+    They don't hand the ledger's lock to each other with each message, which was a switch of threads each time.
+    """
+    said = run_script(
+        """
+        import resource, threading
+        from safepulsar import ClientRegistry, RetryingSender
+        from safepulsar.testing import FakeBroker
+
+        broker = FakeBroker()
+        with RetryingSender(broker.url, registry=ClientRegistry(broker.connect)) as sender:
+            def submit(count):
+                for _ in range(count):
+                    sender.submit("orders", b"x")
+
+            def switches():
+                before = resource.getrusage(resource.RUSAGE_SELF).ru_nvcsw
+                threads = [threading.Thread(target=submit, args=(5000,)) for _ in range(8)]
+                for thread in threads:
+                    thread.start()
+                for thread in threads:
+                    thread.join()
+                sender.flush()
+                return resource.getrusage(resource.RUSAGE_SELF).ru_nvcsw - before
+
+            print(sorted(switches() for _ in range(5))[2] / 40_000)
+        """
+    ).check()
+    assert float(said) < 0.3
 
 
 def test_a_sender_of_many_topics_uses_as_few_threads_as_it_can(broker: FakeBroker) -> None:
