@@ -11,6 +11,7 @@ exit without harm. Only the one that has the turn hands over, which keeps the or
 boundaries. Messages that go one by one are waited for without the turn, so a few groups of them are on their way
 together. With batches the turn is kept until they are settled: a flush, or another group, in the middle of a batch
 would split it. What comes meanwhile is the next group: low load sends small ones at once, high load fills them.
+Handing over and settling take place at the desk, which all queues of a sender share.
 
 Nothing overtakes: as soon as anything handed over fails or runs out of time, the queue is *frozen*. Nobody hands
 over until the fate of all that was handed over is known, and what is sent again goes back to its old place first.
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from safepulsar.books.ledger import Ledger
     from safepulsar.broker.producer_pool import Lease, ProducerPool
     from safepulsar.broker.transport import TransportProducer
+    from safepulsar.delivery.desk import Desk
     from safepulsar.delivery.rate_limit import RateLimit
     from safepulsar.delivery.retry import RetryPolicy
     from safepulsar.exactly_once.resolution import ExactlyOnce
@@ -68,6 +70,7 @@ class SendQueue:
         pool: lends the producer.
         retry: decides.
         limit: the sender's rate.
+        desk: where its threads hand over and settle, those of all queues of a sender.
         retire: called with the lock held when the last thread ends for lack of work.
 
     Attributes:
@@ -95,6 +98,7 @@ class SendQueue:
         pool: ProducerPool,
         retry: RetryPolicy,
         limit: RateLimit,
+        desk: Desk,
         retire: Callable[[SendQueue], None],
     ) -> None:
         self.settings = settings
@@ -110,6 +114,7 @@ class SendQueue:
         self.alone = 0
         self.cancelled = 0
         self.limit = limit
+        self._desk = desk
         self._retire = retire
         self.sequence = SequenceRule()
         self.waiting: deque[SendHandle] = deque()
@@ -218,7 +223,8 @@ class SendQueue:
         try:
             if not delivery.batched:
                 delivery.wait()
-            delivery.settle()
+            with self._desk:
+                delivery.settle()
         except Exception as error:  # noqa: BLE001  # see `_broken`
             self._broken(error)
         self._finished(delivery)
@@ -236,13 +242,14 @@ class SendQueue:
         lease = self.borrower.borrow()
         if lease is None:
             return None
-        delivery = self._take(lease, count)
-        if delivery is None:
-            lease.release()
-            return None
-        if self.guard is not None:
-            self.guard.ring()
-        delivery.hand_over()
+        with self._desk:
+            delivery = self._take(lease, count)
+            if delivery is None:
+                lease.release()
+                return None
+            if self.guard is not None:
+                self.guard.ring()
+            delivery.hand_over()
         if delivery.failed:
             with self.ledger.lock:
                 self.frozen = True  # before anybody else has the turn

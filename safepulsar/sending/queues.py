@@ -8,6 +8,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from safepulsar.books.handle import SendHandle, now
+from safepulsar.delivery.desk import Desk
 from safepulsar.delivery.rate_limit import RateLimit
 from safepulsar.delivery.retry import RetryPolicy
 from safepulsar.delivery.send_queue import SendQueue
@@ -83,6 +84,7 @@ class Queues:
         self._topics = {self._names.full(topic): value for topic, value in settings.topics.items()}
         self._retry = RetryPolicy(settings.retry)
         self._limit = RateLimit(settings.messages_per_second, settings.bytes_per_second)
+        self._desk = Desk()
         self._by_settings: dict[ProducerSettings, SendQueue] = {}
         self._looked: set[str] = set()  # topics whose stopped lanes an earlier run may have left in the store
 
@@ -133,6 +135,7 @@ class Queues:
                     pool=self._pool,
                     retry=self._retry,
                     limit=self._limit,
+                    desk=self._desk,
                     retire=self._retire_locked,
                 )
             if keyed and full not in self._looked:
