@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import sys
 import threading
+import uuid
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from safepulsar.books.handle import SendHandle
     from safepulsar.books.ledger import Counts
     from safepulsar.sending.engine import CloseReport
+    from tests.brokers import LiteBroker
 
 
 @pytest.fixture
@@ -405,6 +407,35 @@ def test_a_message_that_meets_its_queue_on_its_way_out_is_sent(
         assert sum(pool.map(send, range(4))) == 400
     assert set(broker.payloads("orders")) == {f"{a}/{b}".encode() for a in range(4) for b in range(100)}
     assert len(broker.payloads("orders")) == 400
+
+
+_TOPICS = """
+import resource, sys
+from safepulsar import RetryingSender
+
+url, prefix = sys.argv[1:]
+topics = [f"{prefix}-{number}" for number in range(300)]
+with RetryingSender(url) as sender:
+    def switches(rounds):
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_nvcsw
+        for _ in range(rounds):
+            for topic in topics:
+                sender.submit(topic, b"x")
+        sender.flush()
+        return resource.getrusage(resource.RUSAGE_SELF).ru_nvcsw - before
+
+    switches(1)  # makes producers
+    print(switches(30) / (30 * len(topics)))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts switches as Linux does")
+def test_the_threads_of_many_topics_do_not_wake_each_other(lite_broker: LiteBroker) -> None:
+    """
+    They wait their turn asleep, and not for the interpreter's lock, which each would ask for every 5 ms.
+    """
+    said = run_script(_TOPICS, lite_broker.url, f"topics-{uuid.uuid4().hex}").check()
+    assert float(said) < 2
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="counts switches as Linux does")
