@@ -184,16 +184,16 @@ def _latency(found: Results) -> Figure:
 
 def _shape(found: Results) -> Figure:
     """
-    One panel a series, on the first broker that was measured.
+    One panel a series that was measured, on the first broker that was.
     """
-    figure = Figure(figsize=(7.6, 5.6))
     broker = next((name for name in reversed(_BROKERS) if any(r.broker == name for r in found.results)), _BROKERS[0])
-    for number, (series, label) in enumerate(_SHAPES, start=1):
-        axes = figure.add_subplot(2, 2, number)
-        points = _points(found, series, broker)
-        _lines(axes, points, label, linear_x=series == "failing")
-        if points:
-            axes.legend(fontsize=8)
+    measured = [(series, label) for series, label in _SHAPES if _points(found, series, broker)]
+    rows = (len(measured) + 1) // 2
+    figure = Figure(figsize=(7.6, 2.8 * max(1, rows)))
+    for number, (series, label) in enumerate(measured, start=1):
+        axes = figure.add_subplot(rows, 2, number)
+        _lines(axes, _points(found, series, broker), label, linear_x=series == "failing")
+        axes.legend(fontsize=8)
     figure.suptitle(f"messages per second on {broker}", x=0.01, ha="left", fontsize=10)
     return figure
 
