@@ -29,6 +29,7 @@ class Desk:
         while True:
             free, turns = self._free, self._turns
             try:
+                # Where another takes the token in the last moment this can wait past its time, until the next one is put.
                 free.get(timeout=_PATIENCE_SECONDS)
             except Empty:
                 if free is self._free and turns == self._turns:
