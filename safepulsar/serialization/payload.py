@@ -89,7 +89,7 @@ def to_bytes(value: object, at_most: float = inf) -> bytes | None:
         raise too_big("at least ", least_size(value), at_most)
     if kind in _DATA:  # the most usual ones first
         return to_json(value)
-    if value is None or kind is bytes:
+    if value is None or type(value) is bytes:
         return value
     if isinstance(value, str):
         return text_to_bytes(value)
